@@ -1,0 +1,269 @@
+"""Files of weights: what is in them, checked to the last shape before any of it is used.
+
+Three kinds are read, told apart by their content: training checkpoints of llama2.c (`.pt`, with its names
+`wq wk wv wo` or this assignment's `compute_*`), checkpoints that this project saved, and llama2.c's exported `.bin`
+(version 0).
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from config import LlamaConfig, feed_forward_width
+from errors import CheckpointError
+from utils import atomic_path
+
+Tensors = dict[str, torch.Tensor]
+
+# Meta's name of a projection -> this assignment's.
+ATTENTION_NAMES = {"wq": "compute_query", "wk": "compute_key", "wv": "compute_value", "wo": "compute_output"}
+# What llama2.c calls a size -> what LlamaConfig calls it.
+RENAMED_SIZES = {"norm_eps": "layer_norm_eps"}
+REQUIRED_SIZES = ("dim", "n_layers", "n_heads", "vocab_size", "multiple_of", "max_seq_len")
+# What every reader of llama2.c's checkpoints expects to find in `model_args`.
+LLAMA2C_SIZES = (*REQUIRED_SIZES, "n_kv_heads")
+
+# The header of llama2.c's export, each an int32.
+BIN_SIZES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
+BIN_MAGIC = 0x616B3432  # "ak42": llama2.c's exports of version 1 and later start with it
+MISSING_WEIGHTS = "Fetch it with `./setup.sh --only {name}`, or name another file with --pretrained-model-path"
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[LlamaConfig, Tensors]:
+    """Return the configuration and the tensors of a checkpoint, under the names of `llama.Llama`, in float32.
+
+    The tensors are exactly those that the configuration asks for, in its shapes; tied embeddings come as one tensor
+    under two names. Raises CheckpointError, which names the file, what is wrong with it, and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder, not a file of weights" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}. {MISSING_WEIGHTS.format(name=path.stem)}.")
+    is_torch_file = path.suffix != ".bin" or _is_zip(path)
+    config, tensors = _read_torch(path) if is_torch_file else _read_bin(path)
+    _check_shapes(path, config, tensors)
+    return config, tensors
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], config: LlamaConfig, tensors: Mapping[str, torch.Tensor], **extra: Any
+) -> None:
+    """Save a checkpoint atomically, in the form of llama2.c's training checkpoints with this assignment's names.
+
+    `extra` is saved beside the weights; it may hold numbers, strings, lists, dicts and tensors, nothing else.
+    """
+    defaults = asdict(LlamaConfig())
+    sizes = {name: value for name, value in asdict(config).items() if name in LLAMA2C_SIZES or value != defaults[name]}
+    with atomic_path(path) as temporary:
+        torch.save({"model_args": sizes, "model": dict(tensors), **extra}, temporary)
+
+
+def load_torch_file(path: str | os.PathLike[str], *, memory_map: bool = False) -> dict[str, Any]:
+    """Return the dictionary in a file that `torch.save` wrote; nothing in the file can run code.
+
+    With `memory_map`, tensors are read from the disk when they are first used: the file must stay until then.
+    Raises CheckpointError if the file is damaged, no torch file, or holds anything but plain data and tensors.
+    """
+    path = Path(path)
+    try:
+        memory_map = memory_map and _is_zip(path)  # files of PyTorch before 1.6 are no zip and cannot be mapped
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=memory_map)
+    except Exception as error:  # a damaged file can fail in any way at all
+        raise CheckpointError(_why_unreadable(path, error)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dictionary that a checkpoint is.")
+    return content
+
+
+def check_finite(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise CheckpointError if a tensor holds a NaN or an infinity."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: tensor {name} holds values that are not finite. Fetch the file again.")
+
+
+def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and the shape of every tensor of a Llama with this configuration."""
+    dim, kv_dim = config.dim, config.dim // config.n_heads * (config.n_kv_heads or config.n_heads)
+    hidden_dim = config.hidden_dim or feed_forward_width(dim, config.multiple_of)
+    layer = {
+        "attention.compute_query.weight": (dim, dim),
+        "attention.compute_key.weight": (kv_dim, dim),
+        "attention.compute_value.weight": (kv_dim, dim),
+        "attention.compute_output.weight": (dim, dim),
+        "feed_forward.w1.weight": (hidden_dim, dim),
+        "feed_forward.w2.weight": (dim, hidden_dim),
+        "feed_forward.w3.weight": (hidden_dim, dim),
+        "attention_norm.weight": (dim,),
+        "ffn_norm.weight": (dim,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (config.vocab_size, dim)}
+    for layer_id in range(config.n_layers):
+        shapes |= {f"layers.{layer_id}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"norm.weight": (dim,), "output.weight": (config.vocab_size, dim)}
+
+
+def _is_zip(path: Path) -> bool:
+    """Say whether the file starts as a zip archive does, the container that `torch.save` writes."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _read_torch(path: Path) -> tuple[LlamaConfig, Tensors]:
+    """Read a `.pt` checkpoint: `model_args` and `model`."""
+    content = load_torch_file(path, memory_map=True)
+    sizes, model = content.get("model_args"), content.get("model")
+    if not isinstance(sizes, dict) or not isinstance(model, dict):
+        keys = ", ".join(sorted(map(str, content))[:8])
+        raise CheckpointError(
+            f"{path} is no Llama checkpoint: it needs 'model_args' and 'model', it holds {keys or 'nothing'}."
+        )
+    tensors: Tensors = {}
+    for name, tensor in model.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(f"{path}: 'model' holds a {type(tensor).__name__} under {name!r}, not a tensor.")
+        own_name = _own_name(str(name))
+        if own_name in tensors:
+            raise CheckpointError(f"{path}: two tensors stand for {own_name}.")
+        if not own_name.startswith("freqs_"):  # old checkpoints hold RoPE's tables, which we compute
+            tensors[own_name] = tensor.float()
+    tied = _tie(tensors)
+    return _config_from(path, {**sizes, "tie_word_embeddings": tied}), tensors
+
+
+def _config_from(path: Path, sizes: dict[Any, Any]) -> LlamaConfig:
+    """Build the configuration from `model_args`, whose every key must be known."""
+    sizes = {RENAMED_SIZES.get(name, name): value for name, value in sizes.items()}
+    known = {field.name for field in fields(LlamaConfig)}
+    if unknown := sorted(str(name) for name in sizes if name not in known):
+        raise CheckpointError(f"{path}: model_args has keys that no Llama here knows: {', '.join(unknown)}.")
+    if missing := [name for name in REQUIRED_SIZES if name not in sizes]:
+        raise CheckpointError(f"{path}: model_args lacks {', '.join(missing)}.")
+    sizes.setdefault("n_kv_heads", None)  # llama2.c: as many as n_heads
+    try:
+        return LlamaConfig(**sizes)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: model_args do not describe a Llama: {error}.") from error
+
+
+def _own_name(name: str) -> str:
+    """Translate a tensor's name: without `torch.compile`'s prefix, and with this assignment's attention names."""
+    name = name.removeprefix("_orig_mod.")
+    return re.sub(r"\.attention\.(w[qkvo])\.", lambda match: f".attention.{ATTENTION_NAMES[match[1]]}.", name)
+
+
+def _tie(tensors: Tensors) -> bool:
+    """Say whether the output matrix is the embedding; if so, let both names share one tensor."""
+    embedding, output = tensors.get("tok_embeddings.weight"), tensors.get("output.weight")
+    if embedding is None or (output is not None and not torch.equal(embedding, output)):
+        return False
+    tensors["output.weight"] = embedding
+    return True
+
+
+def _read_bin(path: Path) -> tuple[LlamaConfig, Tensors]:
+    """Read llama2.c's export, version 0: seven sizes, then float32 weights, each matrix for all layers in turn."""
+    config = _config_from(path, _read_bin_sizes(path))
+    actual = path.stat().st_size
+    if actual < 4 * config.n_layers * config.dim:  # also keeps an absurd header from building an absurd layout
+        raise CheckpointError(_cut_short(path))
+    layout = _bin_layout(config)
+    expected = 4 * (len(BIN_SIZES) + sum(count * math.prod(shape) for _, count, shape in layout))
+    if actual < expected:
+        raise CheckpointError(_cut_short(path, expected))
+    if actual > expected:
+        raise CheckpointError(
+            f"{path} is no export of version 0: its sizes ask for {expected:,} bytes, not {actual:,}."
+        )
+    # A private memory map: weights are read from disk when they are first used, and never written back.
+    floats = torch.from_file(str(path), shared=False, size=actual // 4, dtype=torch.float32)
+    return config, _cut_into_tensors(floats[len(BIN_SIZES) :], layout, config.tie_word_embeddings)
+
+
+def _read_bin_sizes(path: Path) -> dict[str, Any]:
+    """Read the header, as `model_args` would state it."""
+    header = np.fromfile(path, dtype="<i4", count=len(BIN_SIZES))
+    if len(header) and header[0] == BIN_MAGIC:
+        raise CheckpointError(f"{path} is an export of llama2.c of version 1 or later: export it with --version 0.")
+    if len(header) < len(BIN_SIZES):
+        raise CheckpointError(_cut_short(path))
+    sizes: dict[str, Any] = dict(zip(BIN_SIZES, map(int, header), strict=True))
+    sizes["tie_word_embeddings"] = sizes["vocab_size"] > 0  # a negative vocabulary marks an output matrix of its own
+    sizes["vocab_size"] = abs(sizes["vocab_size"])
+    sizes["multiple_of"] = LlamaConfig.multiple_of  # not in the file; the width of the hidden layer is
+    if sizes["dim"] > 0 and sizes["hidden_dim"] == feed_forward_width(sizes["dim"], LlamaConfig.multiple_of):
+        del sizes["hidden_dim"]
+    return sizes
+
+
+def _bin_layout(config: LlamaConfig) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Return what stands in the file, in order: name (with {} for the layer), number of layers, shape in one layer."""
+    shapes, n_layers = tensor_shapes(config), config.n_layers
+    in_layers = (
+        *("attention_norm", "attention.compute_query", "attention.compute_key", "attention.compute_value"),
+        *("attention.compute_output", "ffn_norm", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+    )
+    rope_table = (config.max_seq_len, config.dim // config.n_heads // 2)
+    layout = [("tok_embeddings.weight", 1, shapes["tok_embeddings.weight"])]
+    layout += [(f"layers.{{}}.{name}.weight", n_layers, shapes[f"layers.0.{name}.weight"]) for name in in_layers]
+    layout += [("norm.weight", 1, shapes["norm.weight"]), ("freqs_cos", 1, rope_table), ("freqs_sin", 1, rope_table)]
+    return layout if config.tie_word_embeddings else [*layout, ("output.weight", 1, shapes["output.weight"])]
+
+
+def _cut_into_tensors(floats: torch.Tensor, layout: list[tuple[str, int, tuple[int, ...]]], tied: bool) -> Tensors:
+    """Cut the run of floats into named tensors, without copying it."""
+    tensors: Tensors = {}
+    for name, count, shape in layout:
+        size = math.prod(shape)
+        for layer_id in range(count):
+            tensors[name.format(layer_id)] = floats[:size].view(shape)
+            floats = floats[size:]
+    del tensors["freqs_cos"], tensors["freqs_sin"]
+    if tied:
+        tensors["output.weight"] = tensors["tok_embeddings.weight"]
+    return tensors
+
+
+def _check_shapes(path: Path, config: LlamaConfig, tensors: Tensors) -> None:
+    """Raise CheckpointError unless the tensors are those of the configuration, no more, no fewer."""
+    if config.n_layers > len(tensors):
+        raise CheckpointError(
+            f"{path}: model_args ask for {config.n_layers} layers, the file has {len(tensors)} tensors."
+        )
+    shapes = tensor_shapes(config)
+    if missing := [name for name in shapes if name not in tensors]:
+        raise CheckpointError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}.")
+    if unexpected := [name for name in tensors if name not in shapes]:
+        raise CheckpointError(f"{path}: {len(unexpected)} tensors belong to no Llama, the first is {unexpected[0]}.")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, model_args ask for {shape}.")
+
+
+def _cut_short(path: Path, expected: int | None = None) -> str:
+    """Describe a file that ends too early."""
+    size = f"{path.stat().st_size:,} bytes" + (f" of {expected:,}" if expected else "")
+    return f"{path} is cut short: it has {size}. Delete it and fetch it again: `./setup.sh --only {path.stem}`."
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file that `torch.load` could not read, in the reader's terms."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    again = f"Delete it and fetch it again: `./setup.sh --only {path.stem}`."
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"{path} is a web page, not a checkpoint: a download went wrong. {again}"
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a Git LFS pointer, not the checkpoint itself. {again}"
+    if start.startswith(b"pk"):
+        if "weights_only" in str(error).lower() or "unpickl" in type(error).__name__.lower():
+            return f"{path} holds objects besides tensors and plain data, which could run code: it is not read."
+        return f"{path} is damaged or cut short ({path.stat().st_size:,} bytes): the download was not finished. {again}"
+    return f"{path} is no checkpoint ({path.stat().st_size:,} bytes, {type(error).__name__}). {again}"
