@@ -4,23 +4,14 @@ Both read the last real token of a row, so right padding never changes a predict
 Check your work: python sanity_check.py
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
-from sentiment_data import prompt_suffix
 from torch import nn
 
 from config import ClassifierConfig
 from errors import TokenizerError
 from llama import load_pretrained
-
-
-class Encoder(Protocol):
-    """What the zero-shot classifier asks of a tokenizer."""
-
-    def encode(self, s: str, bos: bool, eos: bool) -> list[int]:
-        """Return the ids of `s`, with a beginning and an end of sequence if asked for."""
+from sentiment_data import SentenceEncoder, prompt_suffix
 
 
 def last_token_positions(input_ids: torch.Tensor, pad_id: int) -> torch.Tensor:
@@ -32,7 +23,7 @@ def last_token_positions(input_ids: torch.Tensor, pad_id: int) -> torch.Tensor:
     return (positions * (input_ids != pad_id)).amax(dim=1)
 
 
-def label_ids_after(suffix: str, label_name: str, tokenizer: Encoder) -> list[int]:
+def label_ids_after(suffix: str, label_name: str, tokenizer: SentenceEncoder) -> list[int]:
     """Return the ids that ` label_name` adds behind a prompt that ends in `suffix`, tokenised together with it.
 
     Raises TokenizerError if the label changes how the end of the prompt is tokenised: there would be no boundary.
@@ -50,7 +41,7 @@ def label_ids_after(suffix: str, label_name: str, tokenizer: Encoder) -> list[in
 class LlamaZeroShotClassifier(nn.Module):
     """Score each label by how likely the untrained Llama finds its name behind the prompt."""
 
-    def __init__(self, config: ClassifierConfig, tokenizer: Encoder, label_names: list[str]) -> None:
+    def __init__(self, config: ClassifierConfig, tokenizer: SentenceEncoder, label_names: list[str]) -> None:
         """Load and freeze the Llama, and tokenise the label names as they continue the prompt.
 
         Raises CheckpointError or TokenizerError.

@@ -5,6 +5,7 @@
     ├── CheckpointError           a file of weights that cannot be used
     ├── TokenizerError            a tokenizer that cannot be read or does not fit the weights
     ├── DataError                 a line of a `label ||| sentence` file that breaks a rule
+    ├── TrainingError             a training run that diverged, or cannot be resumed
     ├── AssetError                a download that failed, or an asset nobody lists
     ├── SubmissionError           a submission that cannot be read at all
     └── MissingDependency         an optional package that is not installed
@@ -31,6 +32,10 @@ class TokenizerError(MinLlamaError):
 
 class DataError(MinLlamaError):
     """A data file that breaks a rule; the message starts with `file:line`."""
+
+
+class TrainingError(MinLlamaError):
+    """A training run whose loss is no number any more, or whose saved state belongs to another run."""
 
 
 class AssetError(MinLlamaError):

@@ -1,0 +1,198 @@
+"""Training a classifier and applying it: the best epoch is kept, and a killed run goes on as if nothing had happened.
+
+`Finetuner` knows rows of token ids and their labels; where they come from, and what is printed, is `run_llama.py`'s.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from checkpoint import load_torch_file, write_checkpoint
+from classifier import LlamaEmbeddingClassifier
+from errors import TrainingError
+from optimizer import AdamW
+from sentiment_data import EncodedExamples, accuracy, collate, make_batches
+from utils import atomic_path, progress
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave; `train_acc` is counted while training: with dropout, by weights that change meanwhile."""
+
+    epoch: int
+    train_loss: float  # nats a sentence
+    train_acc: float
+    dev_acc: float
+
+    def __str__(self) -> str:
+        """Return the line that is printed after the epoch."""
+        return (
+            f"epoch {self.epoch}: train loss :: {self.train_loss:.3f}, "
+            f"train acc :: {self.train_acc:.3f}, dev acc :: {self.dev_acc:.3f}"
+        )
+
+
+@torch.inference_mode()
+def predict(
+    classifier: nn.Module, rows: Sequence[list[int]], batch_size: int, pad_id: int, *, bucketed: bool
+) -> list[int]:
+    """Return the most likely label of each row, in the order of `rows`; `bucketed` batches rows of similar length."""
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    predicted = [0] * len(rows)
+    batches = make_batches([len(row) for row in rows], batch_size, bucketed=bucketed, shuffle_seed=None)
+    for batch in progress(batches, "predicting"):
+        log_probs = classifier(collate([rows[i] for i in batch], pad_id).to(device))  # (bs, num_labels)
+        for i, label in zip(batch, log_probs.argmax(dim=-1).tolist(), strict=True):
+            predicted[i] = label
+    return predicted
+
+
+class Finetuner:
+    """Trains a classifier for some epochs and keeps the one with the best accuracy on the dev set.
+
+    After each epoch two files are written, each atomically: `best_path` if the epoch is the best so far, and
+    `resume_path` with everything that the next epoch starts from. The order of the data depends on the seed and the
+    epoch alone, so a resumed run ends with the same weights as an unbroken one.
+    """
+
+    def __init__(
+        self,
+        classifier: LlamaEmbeddingClassifier,
+        best_path: Path,
+        *,
+        run: dict[str, Any],
+        batch_size: int,
+        lr: float,
+        seed: int,
+        pad_id: int,
+        bucketed: bool = True,
+    ) -> None:
+        """Prepare to train `classifier`; `run` describes everything that a resumed run must share with this one."""
+        self.classifier = classifier
+        self.optimizer = AdamW([p for p in classifier.parameters() if p.requires_grad], lr=lr)
+        self.best_path = best_path
+        self.resume_path = best_path.with_suffix(".resume.pt")
+        self.run = run
+        self.batch_size = batch_size
+        self.seed = seed
+        self.pad_id = pad_id
+        self.bucketed = bucketed
+        self.history: list[EpochResult] = []
+
+    def fit(
+        self, train: EncodedExamples, dev: EncodedExamples, epochs: int, report: Callable[[EpochResult], None]
+    ) -> None:
+        """Train up to `epochs` epochs in all, call `report` after each, and leave the best weights in the classifier.
+
+        Raises TrainingError if the loss is no number any more.
+        """
+        for epoch in range(len(self.history), epochs):
+            loss, acc = self._train_epoch(epoch, train)
+            dev_acc = accuracy(self.predict(dev), dev.labels)
+            result = EpochResult(epoch, loss, acc, dev_acc)
+            if dev_acc > max((earlier.dev_acc for earlier in self.history), default=-1.0):
+                self._save_best(result)
+            self.history.append(result)
+            self._save_state()
+            report(result)
+        self._load_best()
+
+    def predict(self, examples: EncodedExamples) -> list[int]:
+        """Return the label that the classifier, as it is now, gives to each example."""
+        return predict(self.classifier, examples.ids, self.batch_size, self.pad_id, bucketed=self.bucketed)
+
+    def resume(self) -> bool:
+        """Take up the run where `resume_path` left it; False if there is no such file.
+
+        Raises TrainingError if the file belongs to a run with other options, CheckpointError if it is damaged.
+        """
+        if not self.resume_path.is_file():
+            return False
+        state = load_torch_file(self.resume_path)
+        if differing := [name for name in self.run if state["run"].get(name) != self.run[name]]:
+            raise TrainingError(
+                f"{self.resume_path} belongs to a run with another {', '.join(differing)}: "
+                "give the same options again, or leave --resume out to start anew"
+            )
+        self.classifier.load_state_dict(state["classifier"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = [EpochResult(**result) for result in state["history"]]
+        _set_rng_states(state["rng"])
+        return True
+
+    def finish(self) -> None:
+        """Remove what only a resumed run needs; call it when the results are written."""
+        self.resume_path.unlink(missing_ok=True)
+
+    def _train_epoch(self, epoch: int, train: EncodedExamples) -> tuple[float, float]:
+        """Train once over the data; return the mean loss and the accuracy, both counted on the way."""
+        self.classifier.train()
+        device = next(self.classifier.parameters()).device
+        lengths = [len(row) for row in train.ids]
+        # A seed for each epoch that no other seed's epochs share, as long as epochs stay below a million.
+        order = make_batches(
+            lengths, self.batch_size, bucketed=self.bucketed, shuffle_seed=self.seed * 1_000_000 + epoch
+        )
+        total_loss, correct = 0.0, 0
+        for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order))):
+            labels = torch.tensor([train.labels[i] for i in batch], device=device)  # (bs,)
+            log_probs = self.classifier(collate([train.ids[i] for i in batch], self.pad_id).to(device))
+            loss = F.nll_loss(log_probs, labels)
+            if not math.isfinite(loss.item()):
+                raise TrainingError(f"the loss is {loss.item()} in epoch {epoch}, batch {number}: try a lower --lr")
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total_loss += loss.item() * len(batch)  # a sum over sentences: the last batch may be short
+            correct += int((log_probs.argmax(dim=-1) == labels).sum())
+        return total_loss / len(train.ids), correct / len(train.ids)
+
+    def _save_best(self, result: EpochResult) -> None:
+        """Save the classifier: the Llama as any checkpoint, the head beside it."""
+        llama, head = self.classifier.llama, self.classifier.classifier_head
+        extra = {"head": head.state_dict(), "run": self.run, "result": asdict(result)}
+        write_checkpoint(self.best_path, llama.config, llama.state_dict(), **extra)
+
+    def _load_best(self) -> None:
+        """Put the weights of the best epoch into the classifier."""
+        best = load_torch_file(self.best_path)
+        self.classifier.llama.load_state_dict(best["model"])
+        self.classifier.classifier_head.load_state_dict(best["head"])
+
+    def _save_state(self) -> None:
+        """Save all that the next epoch depends on."""
+        state = {
+            "run": self.run,
+            "history": [asdict(result) for result in self.history],
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": _rng_states(),
+        }
+        with atomic_path(self.resume_path) as temporary:
+            torch.save(state, temporary)
+
+
+def _rng_states() -> dict[str, torch.Tensor]:
+    """Return the states of PyTorch's generators, which dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_rng_states(states: dict[str, torch.Tensor]) -> None:
+    """Put back what `_rng_states` returned, for the generators that this machine has."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])

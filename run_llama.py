@@ -1,0 +1,186 @@
+"""Run the Llama: continue a text, classify by asking it, or finetune it to classify.
+
+python run_llama.py --option generate
+python run_llama.py --option prompt --train data/demo-train.txt --dev data/demo-dev.txt --test data/demo-test.txt \
+        --label-names data/demo-label-mapping.json \
+        --dev_out demo-dev-prompting-output.txt --test_out demo-test-prompting-output.txt
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from errors import MinLlamaError, UsageError
+
+PROMPT = (
+    "I have wanted to see this thriller for a while, and it didn't disappoint. "
+    "Keanu Reeves, playing the hero John Wick, is"
+)
+MAX_NEW_TOKENS = 75
+DEFAULT_WEIGHTS = "stories42M.pt"
+# What runs instead when the default is not there and no weights were named, best first.
+FALLBACK_WEIGHTS = ("weights/stories260K/stories260K.bin",)
+# How the names of the output files must end, so that a submission's files cannot be mixed up.
+OUTPUT_ENDINGS = {"prompt": "prompting-output.txt", "finetune": "finetuning-output.txt"}
+RUN_INFO = "run-info.json"
+INTERRUPTED = 130  # the shell's status of a program that ctrl-C ended
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; names and defaults of the first group are the assignment's."""
+    parser = argparse.ArgumentParser(
+        description="Generate text with a Llama, classify by prompting it, or finetune it.",
+        epilog="example: python run_llama.py --option generate --prompt 'Once upon a time' --max_new_tokens 50",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--option", choices=("generate", "prompt", "finetune"), default="generate", help="what to do")
+    add("--train", default="data/cfimdb-train.txt", metavar="FILE", help="sentences to train on")
+    add("--dev", default="data/cfimdb-dev.txt", metavar="FILE", help="sentences that choose the best epoch")
+    add("--test", default="data/cfimdb-test.txt", metavar="FILE", help="sentences that are predicted at the end")
+    add("--label-names", default="data/cfimdb-label-mapping.json", metavar="FILE", help="names of the labels 0, 1, …")
+    add("--pretrained-model-path", metavar="FILE", help=f"weights; {DEFAULT_WEIGHTS}, or the next best that is there")
+    add("--max_sentence_len", type=_at_least_one, metavar="TOKENS", help="cut sentences to this; else to the context")
+    add("--seed", type=int, default=1337, help="start of all random numbers")
+    add("--epochs", type=_at_least_one, default=5, help="passes over the training data")
+    add("--use_gpu", action="store_true", help="the same as --device cuda")
+    add("--generated_sentence_low_temp_out", default="generated-sentence-temp-0.txt", metavar="FILE", help="output")
+    add("--generated_sentence_high_temp_out", default="generated-sentence-temp-1.txt", metavar="FILE", help="output")
+    add("--dev_out", default="cfimdb-dev-prompting-output.txt", metavar="FILE", help="predictions for --dev")
+    add("--test_out", default="cfimdb-test-prompting-output.txt", metavar="FILE", help="predictions for --test")
+    add("--batch_size", type=_at_least_one, default=8, help="sentences a step")
+    add("--hidden_dropout_prob", type=_probability, default=0.3, help="dropout before the classifier's head")
+    add("--lr", type=_positive, default=2e-5, help="learning rate")
+    more = parser.add_argument_group("more, all optional").add_argument
+    more("--prompt", default=PROMPT, metavar="TEXT", help="the text that is continued")
+    more("--max_new_tokens", type=_at_least_one, default=MAX_NEW_TOKENS, metavar="N", help="length of the continuation")
+    more("--tokenizer", metavar="FILE", help="the weights' tokenizer; by default the one that lies beside them")
+    more("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute; cpu by default, auto: the fastest")
+    more("--plots", metavar="DIR", help="draw learning curves and a confusion matrix as PNG into this folder")
+    more("--resume", action="store_true", help="go on with a finetuning that was stopped")
+    more("--reproduce_2024", action="store_true", help="no causal mask, and the other choices of 2024's editions")
+    return parser
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Fill in what depends on several options; raise UsageError where two contradict each other."""
+    if args.use_gpu and args.device not in (None, "cuda"):
+        raise UsageError(f"--use_gpu means --device cuda, but --device is {args.device}: leave one of them out")
+    args.device = "cuda" if args.use_gpu else args.device or "cpu"
+    if args.resume and args.option != "finetune":
+        raise UsageError(f"--resume goes on with a finetuning, but --option is {args.option}")
+    if args.plots and args.option == "generate":
+        raise UsageError("--plots draws the results of prompt and finetune; generating text has none")
+    args.dataset = Path(args.train).stem.removesuffix("-train")
+    if args.option in OUTPUT_ENDINGS:
+        _check_output_names(args)
+
+
+def _check_output_names(args: argparse.Namespace) -> None:
+    """Raise UsageError, with the options to type, if an output file has the name of another task's output."""
+    ending = OUTPUT_ENDINGS[args.option]
+    if args.dev_out.endswith(f"dev-{ending}") and args.test_out.endswith(f"test-{ending}"):
+        return
+    raise UsageError(
+        f"with --option {args.option}, --dev_out must end in 'dev-{ending}' and --test_out in 'test-{ending}'. "
+        f"Add: --dev_out {args.dataset}-dev-{ending} --test_out {args.dataset}-test-{ending}"
+    )
+
+
+def choose_weights(named: str | None) -> Path:
+    """Return the weights that were named, or else the best that are there, with a line on the screen.
+
+    Raises UsageError if none were named and none are there.
+    """
+    if named is not None:
+        return Path(named)
+    for candidate in (DEFAULT_WEIGHTS, *FALLBACK_WEIGHTS):
+        if Path(candidate).is_file():
+            instead = (
+                f" ({DEFAULT_WEIGHTS} is not there: ./setup.sh fetches it)" if candidate != DEFAULT_WEIGHTS else ""
+            )
+            print(f"Weights: {candidate}{instead}")
+            return Path(candidate)
+    raise UsageError(
+        f"no weights are here (looked for {', '.join((DEFAULT_WEIGHTS, *FALLBACK_WEIGHTS))}): run ./setup.sh with a "
+        "network, or with MINLLAMA_ASSETS set to a folder that has them, or name others with --pretrained-model-path"
+    )
+
+
+def write_run_info(args: argparse.Namespace, results: dict[str, Any], seconds: float) -> Path:
+    """Add this run to the `run-info.json` beside its outputs: which weights, options and versions made them."""
+    import json
+    import platform
+    from importlib.metadata import version
+
+    from utils import sha256_of, write_text
+
+    path = Path(results["outputs"][0]).parent / RUN_INFO
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        runs = dict(info["runs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        runs = {}  # no file yet, or none of ours
+    name = args.option if args.option == "generate" else f"{args.option} {args.dataset}"
+    runs[name] = {
+        "checkpoint": {"name": args.weights.name, "sha256": sha256_of(args.weights)},
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "seed": args.seed,
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in ("torch", "sentencepiece", "numpy")},
+        "seconds": round(seconds, 1),
+        **results,
+    }
+    write_text(path, json.dumps({"runs": runs}, indent=2) + "\n")
+    return path
+
+
+def _at_least_one(text: str) -> int:
+    """Parse a whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _probability(text: str) -> float:
+    """Parse a number from 0 to below 1, for argparse."""
+    value = float(text)
+    if not 0.0 <= value < 1.0:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {value}")
+    return value
+
+
+def _positive(text: str) -> float:
+    """Parse a number above 0, for argparse."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one of the three tasks; return the exit status."""
+    args = build_parser().parse_args(argv)
+    start = time.monotonic()
+    try:
+        check_options(args)
+        args.weights = choose_weights(args.pretrained_model_path)
+        from tasks import run_task  # imports torch: after the options are checked
+
+        results = run_task(args)
+        print(f"Wrote {', '.join(results['outputs'])} and {write_run_info(args, results, time.monotonic() - start)}")
+    except MinLlamaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = ": the same command with --resume goes on" if args.option == "finetune" else ""
+        print(f"\nStopped{again}.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
