@@ -1,0 +1,42 @@
+# The commands of the project. `make` alone explains them. Each does its own set-up.
+
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format clean
+# One environment, one installation at a time, whatever -j says.
+.NOTPARALLEL:
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+setup: ## make the environment, fetch data and weights
+	@./setup.sh
+
+demo: ## set everything up and let a Llama write text
+	@./setup.sh
+	@$(PYTHON) run_llama.py --option generate
+
+test: ## set everything up and run the tests (a few minutes)
+	@./setup.sh --dev
+	@$(PYTHON) -m pytest
+
+test-all: ## run every test, the slow ones too
+	@./setup.sh --dev
+	@$(PYTHON) -m pytest
+
+lint: ## check style and types
+	@./setup.sh --dev --no-assets
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@if command -v shellcheck >/dev/null; then shellcheck setup.sh .ci/run; else echo "shellcheck: not installed, skipped"; fi
+
+format: ## lay the code out as `make lint` wants it
+	@./setup.sh --dev --no-assets
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+clean: ## remove caches and build products; .venv, data and weights stay
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
