@@ -50,8 +50,12 @@ class LlamaZeroShotClassifier(nn.Module):
         self.num_labels = config.num_labels
         self.llama = load_pretrained(config.pretrained_model_path)
         self.llama.requires_grad_(False)
+        self.label_name_ids = self.tokenize_labels(tokenizer, label_names)
+
+    def tokenize_labels(self, tokenizer: SentenceEncoder, label_names: list[str]) -> list[list[int]]:
+        """Return the ids of each label name as it continues the prompt. Raises TokenizerError if it does not."""
         suffix = prompt_suffix(label_names)
-        self.label_name_ids = [label_ids_after(suffix, name, tokenizer) for name in label_names]
+        return [label_ids_after(suffix, name, tokenizer) for name in label_names]
 
     def next_token_log_probs(self, input_ids: torch.Tensor, continuation: list[int]) -> torch.Tensor:
         """Return the log-probabilities of the next token after each prompt, and after each token that continues it.

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 
 from classifier import LlamaZeroShotClassifier
-from config import ClassifierConfig
 from llama import Attention, Llama
 from sentiment_data import SentenceEncoder
 
@@ -37,11 +36,9 @@ def attend_to_everything(llama: Llama) -> None:
 class ZeroShotClassifier2024(LlamaZeroShotClassifier):
     """Scores a label by its tokens' log-probabilities at one position: as if each were the next token."""
 
-    def __init__(self, config: ClassifierConfig, tokenizer: SentenceEncoder, label_names: list[str]) -> None:
-        """Tokenise each label name alone, not behind the prompt. Raises CheckpointError or TokenizerError."""
-        super().__init__(config, tokenizer, label_names)
-        self.label_name_ids = [tokenizer.encode(name, bos=False, eos=False) for name in label_names]
-        attend_to_everything(self.llama)
+    def tokenize_labels(self, tokenizer: SentenceEncoder, label_names: list[str]) -> list[list[int]]:
+        """Return the ids of each label name alone, not behind the prompt."""
+        return [tokenizer.encode(name, bos=False, eos=False) for name in label_names]
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return a score for each label. Shapes: input_ids (bs, seqlen) -> (bs, num_labels)."""

@@ -7,12 +7,16 @@ python run_llama.py --option prompt --train data/demo-train.txt --dev data/demo-
 """
 
 import argparse
+import json
+import platform
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from errors import MinLlamaError, UsageError
+from utils import sha256_of, write_text
 
 PROMPT = (
     "I have wanted to see this thriller for a while, and it didn't disappoint. "
@@ -111,30 +115,30 @@ def choose_weights(named: str | None) -> Path:
 
 def write_run_info(args: argparse.Namespace, results: dict[str, Any], seconds: float) -> Path:
     """Add this run to the `run-info.json` beside its outputs: which weights, options and versions made them."""
-    import json
-    import platform
-    from importlib.metadata import version
-
-    from utils import sha256_of, write_text
-
     path = Path(results["outputs"][0]).parent / RUN_INFO
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        runs = dict(info["runs"])
+        runs = dict(json.loads(path.read_text(encoding="utf-8"))["runs"])
     except (OSError, ValueError, KeyError, TypeError):
         runs = {}  # no file yet, or none of ours
-    name = args.option if args.option == "generate" else f"{args.option} {args.dataset}"
-    runs[name] = {
+    packages = ("torch", "sentencepiece", "numpy")
+    runs[args.option if args.option == "generate" else f"{args.option} {args.dataset}"] = {
         "checkpoint": {"name": args.weights.name, "sha256": sha256_of(args.weights)},
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "options": {name: _without_home(value) for name, value in vars(args).items()},
         "seed": args.seed,
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in ("torch", "sentencepiece", "numpy")},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
         "seconds": round(seconds, 1),
         **results,
+        "outputs": [Path(output).name for output in results["outputs"]],
     }
     write_text(path, json.dumps({"runs": runs}, indent=2) + "\n")
     return path
+
+
+def _without_home(value: Any) -> Any:
+    """Return an option's value as others may see it: of an absolute path, which tells whose machine it is, the name."""
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
+        return Path(value).name if Path(value).is_absolute() else str(value)
+    return value
 
 
 def _at_least_one(text: str) -> int:

@@ -98,8 +98,9 @@ class Classification:
         else:
             classifier = LlamaZeroShotClassifier(self.config, self.tokenizer, self.label_names)
         self._adapt(classifier.llama)
-        # Of a label, the last token is predicted and never read: only the others need room behind the prompt.
-        context = classifier.llama.config.max_seq_len - (max(map(len, classifier.label_name_ids)) - 1)
+        context = classifier.llama.config.max_seq_len
+        if not self.args.reproduce_2024:  # a label's tokens, less its last, are read behind the prompt: leave them room
+            context -= max(map(len, classifier.label_name_ids)) - 1
         dev, test = (self._encode(path, context, suffix) for path in (self.args.dev, self.args.test))
         classifier = classifier.to(self.device)
         for split, examples in (("dev", dev), ("test", test)):

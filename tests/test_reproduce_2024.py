@@ -39,6 +39,7 @@ def test_a_label_is_the_sum_of_its_tokens_at_one_position(tmp_path: Path) -> Non
     tokenizer = WordTokenizer()
     config = ClassifierConfig(2, str(path))
     classifier = ZeroShotClassifier2024(config, tokenizer, LABELS)
+    attend_to_everything(classifier.llama)
     rows = padded(random_tokens(2, 6).tolist(), width=8)
     log_probs = F.log_softmax(classifier.llama(rows)[0][:, -1], dim=-1)
     very, bad, good = tokenizer.encode("very bad good", bos=False, eos=False)

@@ -31,7 +31,8 @@ EPOCH_LINE = r"epoch (\d+): train loss :: \d+\.\d{3}, train acc :: \d\.\d{3}, de
 def workplace(tmp_path: Path, tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with a model, its tokenizer and a slice of the demo data."""
     (tmp_path / "model").mkdir()
-    save_llama(tmp_path / "model" / "tiny.pt", random_llama(vocab_size=320, max_seq_len=128))
+    vocab_size = Tokenizer(tokenizer_model=tokenizer_model).n_words
+    save_llama(tmp_path / "model" / "tiny.pt", random_llama(vocab_size=vocab_size, max_seq_len=128))
     shutil.copy(tokenizer_model, tmp_path / "model" / "tokenizer.model")
     (tmp_path / "data").mkdir()
     for split, rows in (("train", 21), ("dev", 10), ("test", 7)):
@@ -177,7 +178,7 @@ def test_a_named_tokenizer_must_fit_the_weights(workplace: Path, capsys: pytest.
     save_llama(Path("model/other.pt"), random_llama(vocab_size=100))
     argv = ["--pretrained-model-path", "model/other.pt", "--tokenizer", "model/tokenizer.model"]
     assert run_llama.main(argv) == 2
-    assert "320 pieces, but model/other.pt was trained with 100" in capsys.readouterr().err
+    assert "pieces, but model/other.pt was trained with 100" in capsys.readouterr().err
 
 
 def test_a_named_tokenizer_is_used(workplace: Path) -> None:
@@ -224,6 +225,15 @@ def test_run_info_names_weights_options_and_versions(workplace: Path) -> None:
     assert info["seed"] == info["options"]["seed"] == 1337
     assert info["versions"]["torch"] == torch.__version__
     assert info["outputs"] == ["demo-dev-prompting-output.txt", "demo-test-prompting-output.txt"]
+
+
+def test_run_info_does_not_tell_whose_machine_it_was(workplace: Path) -> None:
+    path = str(workplace / "model" / "tiny.pt")
+    out = str(workplace / "text.txt")
+    run_llama.main(["--pretrained-model-path", path, "--max_new_tokens=2", "--generated_sentence_low_temp_out", out])
+    info = Path("run-info.json").read_text(encoding="utf-8")
+    assert str(workplace) not in info
+    assert json.loads(info)["runs"]["generate"]["outputs"] == ["text.txt", "generated-sentence-temp-1.txt"]
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", "[1]", '{"runs": 3}'])
