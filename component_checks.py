@@ -1,0 +1,412 @@
+"""What each check calls: one entry a component, run by `sanity_check.py` on the tensors of `sanity_check.data`.
+
+A check calls your code on given inputs and hands back what came out; what should have come out stands in
+`sanity_check.data`, and `checking.py` compares the two. A component is called alone, with simple stand-ins for the
+other parts, so it can be checked before they are written. `needs` names the checks that must pass first.
+"""
+
+import importlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+Outputs = dict[str, torch.Tensor]
+
+# The parts that a student writes -> the file that each stands in.
+FILES = {
+    **dict.fromkeys(("rmsnorm", "attention", "gqa", "layer", "generate"), "llama.py"),
+    "rope": "rope.py",
+    "adamw": "optimizer.py",
+    **dict.fromkeys(("embedding_head", "zero_shot_head"), "classifier.py"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a check is given: tensors, plain settings, and the weights of a tiny model (or none)."""
+
+    inputs: dict[str, torch.Tensor]
+    settings: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    `regions` are the parts that a student writes and this check runs, its own one last; `called` says what is called,
+    filled in from the settings; `needs` are names of other checks; `real_weights` is a file below `weights/`.
+    """
+
+    name: str
+    regions: tuple[str, ...]
+    called: str
+    call: Callable[[Case], Outputs]
+    needs: tuple[str, ...] = ()
+    real_weights: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The file that this check belongs to."""
+        return FILES[self.regions[-1]]
+
+
+def run_call(check: Check, case: Case) -> Outputs:
+    """Return what the student's code makes of the case; errors of that code are passed on.
+
+    The code gets copies of the inputs, and the same random numbers each time.
+    """
+    copies = {name: tensor.clone() for name, tensor in case.inputs.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        outputs = check.call(Case(copies, case.settings, case.weights))
+    return {name: out.detach() if isinstance(out, torch.Tensor) else out for name, out in outputs.items()}
+
+
+# --- RMSNorm, RoPE, attention, layer ---
+
+
+def _rms_norm(case: Case) -> Outputs:
+    norm = _module("llama").RMSNorm(case.settings["dim"], eps=case.settings["eps"])
+    norm.load_state_dict(case.weights)
+    return {"_norm(x)": norm._norm(case.inputs["x"].clone()), "forward(x)": norm(case.inputs["x"])}
+
+
+def _rope(case: Case) -> Outputs:
+    query, key = _module("rope").apply_rotary_emb(case.inputs["query"], case.inputs["key"], **case.settings)
+    return {"query": query, "key": key}
+
+
+def _attention(case: Case) -> Outputs:
+    attention = _module("llama").Attention(_config(case)).eval()
+    attention.attention_bias = case.inputs.get("attention_bias")
+    return {"output": _mix(attention, case)}
+
+
+def _attention_dropout(case: Case) -> Outputs:
+    """Show the attention weights: `value` is the identity with a column of ones, so a row of output holds them."""
+    attention = _module("llama").Attention(_config(case))
+    kept = _mix(attention.eval(), case)[..., :-1]
+    attention.train()
+    trained = torch.cat([_mix(attention, case) for _ in range(case.settings["times"])])
+    weights, row_sum = trained[..., :-1], trained[..., -1]
+    factor = weights / kept
+    factor = factor[weights != 0]
+    broken_rows = (weights.sum(dim=-1) - row_sum).abs() > 1e-3
+    return {
+        "share of attention weights that are zero": (weights == 0).float().mean(),
+        "mean factor of the other weights": factor.mean(),
+        "deviation of that factor": factor.std(),
+        "share of rows whose output is not the sum by its weights": broken_rows.float().mean(),
+    }
+
+
+def _gqa(case: Case) -> Outputs:
+    """Catch the keys and values on their way to the scores, with a rotation that does nothing."""
+    llama = _module("llama")
+    attention = llama.Attention(_config(case)).eval()
+    attention.load_state_dict(case.weights)
+    caught: Outputs = {}
+
+    def catch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        caught.update({"key": key, "value": value})
+        return query
+
+    attention.compute_query_key_value_scores = catch
+    with mock.patch.object(llama, "apply_rotary_emb", lambda query, key, *_, **__: (query, key)):
+        attention(case.inputs["x"])
+    if not caught:
+        raise RuntimeError("Attention.forward did not call compute_query_key_value_scores")
+    return caught
+
+
+def _layer(case: Case) -> Outputs:
+    layer = _module("llama").LlamaLayer(0, _config(case)).eval()
+    dim = layer.dim
+    layer.attention, layer.feed_forward = nn.Linear(dim, dim), nn.Linear(dim, dim)
+    layer.attention_norm, layer.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+    layer.load_state_dict(case.weights)
+    return {"output": layer(case.inputs["x"])}
+
+
+def _mix(attention: Any, case: Case) -> torch.Tensor:
+    """Call the attention on copies of query, key and value."""
+    query, key, value = (case.inputs[name].clone() for name in ("query", "key", "value"))
+    mixed: torch.Tensor = attention.compute_query_key_value_scores(query, key, value)
+    return mixed
+
+
+# --- the whole model, and generation ---
+
+
+def _hidden_states(case: Case) -> Outputs:
+    return {"hidden states": _llama(case)(case.inputs["tokens"])[1]}
+
+
+def _logits(case: Case) -> Outputs:
+    model, tokens = _llama(case), case.inputs["tokens"]
+    return {"logits of the last position": model(tokens)[0], "logits with targets": model(tokens, targets=tokens)[0]}
+
+
+def _generation(case: Case) -> Outputs:
+    return {"ids": _llama(case).generate(case.inputs["idx"], **case.settings["generate"])}
+
+
+def _greedy(case: Case) -> Outputs:
+    """Generate from given logits: those of the next token depend on the token before it alone."""
+    return {"ids": _llama_with(case).generate(case.inputs["idx"], **case.settings["generate"])}
+
+
+def _sampled(case: Case) -> Outputs:
+    """Generate one token for many copies of each prompt, and count."""
+    idx, rows = case.inputs["idx"], case.settings["rows"]
+    new = _llama_with(case).generate(idx.repeat_interleave(rows, dim=0), **case.settings["generate"])[:, -1]
+    one_hot = nn.functional.one_hot(new, num_classes=case.inputs["logits"].shape[1])
+    return {"shares of the tokens drawn": one_hot.float().view(len(idx), rows, -1).mean(dim=1)}
+
+
+def _llama(case: Case) -> Any:
+    """Return a Llama with the case's weights, in evaluation mode."""
+    model = _module("llama").Llama(_config(case))
+    model.load_state_dict(case.weights)
+    return model.eval()
+
+
+def _llama_with(case: Case) -> Any:
+    """Return a Llama whose logits are looked up in a table: row i holds those of what follows token i."""
+    model = _module("llama").Llama(_config(case))
+    model.forward = lambda tokens, targets=None: (case.inputs["logits"][tokens[:, -1:]], None)
+    return model
+
+
+# --- AdamW ---
+
+
+def _adamw(case: Case) -> Outputs:
+    """Take a few steps with given gradients; `skips` are the [step, parameter] without one."""
+    parameters = [nn.Parameter(start.clone()) for start in case.inputs["start"]]
+    groups = [group | {"params": [parameters[i] for i in group["params"]]} for group in case.settings["groups"]]
+    optimizer = _module("optimizer").AdamW(groups, **case.settings["options"])
+    outputs = {}
+    for step, gradients in enumerate(case.inputs["gradients"], start=1):
+        for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            parameter.grad = None if [step, i] in case.settings["skips"] else gradient.clone()
+        optimizer.step()
+        outputs[f"parameters after step {step}"] = torch.stack([parameter.detach() for parameter in parameters])
+    first, *_, last = outputs
+    return {name: outputs[name] for name in (first, last)}
+
+
+# --- the classifiers ---
+
+
+class _Words:
+    """A tokenizer for the labels: each word has its ids, those that nobody listed share one."""
+
+    bos_id, eos_id, pad_id = 1, 2, 3
+
+    def __init__(self, ids: dict[str, list[int]]) -> None:
+        self.ids = ids
+        self.n_words = 1 + max(i for word in ids.values() for i in word)
+
+    def encode(self, s: str, bos: bool, eos: bool) -> list[int]:
+        ids = [i for word in s.split() for i in self.ids.get(word, [4])]
+        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+
+
+def _classifier(case: Case) -> Outputs:
+    model = _embedding_classifier(case)
+    _stand_in(model.llama)
+    return {"log-probabilities": model.eval()(case.inputs["input_ids"])}
+
+
+def _model_classifier(case: Case) -> Outputs:
+    return {"log-probabilities": _embedding_classifier(case).eval()(case.inputs["input_ids"])}
+
+
+def _classifier_dropout(case: Case) -> Outputs:
+    """Show what dropout does to a hidden state of ones: the head hands each element on, plus a known bias."""
+    model = _embedding_classifier(case)
+    _stand_in(model.llama)
+    elements = model.train()(case.inputs["input_ids"]) - case.inputs["bias"]  # (bs, dim), shifted by the softmax
+    largest = elements.amax(dim=1, keepdim=True)
+    step = (largest - elements.amin(dim=1, keepdim=True)).median()
+    return {
+        "share of hidden elements that are zero": (elements < largest - step / 2).float().mean(),
+        "size of the others": step,
+    }
+
+
+def _zero_shot(case: Case) -> Outputs:
+    classifier, settings = _module("classifier"), case.settings
+    with _checkpoint(case) as path:
+        config = _module("config").ClassifierConfig(len(settings["labels"]), path, option="pretrain")
+        model = classifier.LlamaZeroShotClassifier(config, _Words(settings["words"]), list(settings["labels"]))
+        _stand_in(model.llama)
+        return {"log-likelihoods": model.eval()(case.inputs["input_ids"])}
+
+
+def _embedding_classifier(case: Case) -> Any:
+    """Return the classifier with the case's Llama and head."""
+    weight, bias = case.inputs["weight"], case.inputs["bias"]
+    with _checkpoint(case) as path:
+        dropout = case.settings["hidden_dropout_prob"]
+        config = _module("config").ClassifierConfig(len(bias), path, "finetune", dropout)
+        model = _module("classifier").LlamaEmbeddingClassifier(config)
+    model.classifier_head.load_state_dict({"weight": weight, "bias": bias})
+    return model
+
+
+def _stand_in(llama: Any) -> None:
+    """Replace the model's forward by something simple and causal: the mean of the embeddings up to each token."""
+
+    def forward(tokens: torch.Tensor, targets: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings = llama.tok_embeddings(tokens)  # (bs, seqlen, dim)
+        counts = torch.arange(1, tokens.shape[1] + 1).unsqueeze(1)  # (seqlen, 1)
+        hidden = embeddings.cumsum(dim=1) / counts
+        return llama.output(hidden if targets is not None else hidden[:, [-1]]), hidden
+
+    llama.forward = forward
+
+
+@contextmanager
+def _checkpoint(case: Case) -> Iterator[str]:
+    """Write the case's weights to a file and yield its path."""
+    # an open file cannot be deleted on Windows, and weights are read from it as long as the model lives
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "tiny.pt")
+        _module("checkpoint").write_checkpoint(path, _config(case), case.weights)
+        yield str(path)
+
+
+# --- real weights ---
+
+
+def _real_logits(case: Case) -> Outputs:
+    model = _module("llama").load_pretrained(case.settings["checkpoint"])
+    return {"logits": model(_real_prompt(case, model))[0]}
+
+
+def _real_text(case: Case) -> Outputs:
+    model = _module("llama").load_pretrained(case.settings["checkpoint"])
+    return {"ids": model.generate(_real_prompt(case, model), case.settings["max_new_tokens"], temperature=0.0)}
+
+
+def _real_prompt(case: Case, model: Any) -> torch.Tensor:
+    """Return the ids of the prompt, by the tokenizer beside the weights."""
+    tokenizer = _module("tokenizer").find_tokenizer(case.settings["checkpoint"], model.vocab_size)
+    return torch.tensor([tokenizer.encode(case.settings["prompt"], bos=True, eos=False)])
+
+
+def _config(case: Case) -> Any:
+    """Return the case's LlamaConfig."""
+    return _module("config").LlamaConfig(**case.settings["config"])
+
+
+def _module(name: str) -> Any:
+    """Import a file when it is first called, so that a mistake in one does not stop the checks of the others."""
+    return importlib.import_module(name)
+
+
+MODEL_REGIONS = ("rmsnorm", "rope", "attention", "gqa", "layer")
+MODEL_PARTS = ("RMSNorm", "RoPE", "attention", "causal mask", "GQA", "layer")
+STORIES = "stories260K/stories260K.bin"
+SCORES = "Attention.compute_query_key_value_scores(query, key, value)"
+GENERATE = "Llama.generate(idx, max_new_tokens={generate[max_new_tokens]}, temperature={generate[temperature]})"
+ADAMW = "AdamW.step() with {options}, parameter groups {groups}"
+
+CHECKS: tuple[Check, ...] = (
+    Check("RMSNorm", ("rmsnorm",), "RMSNorm(dim={dim}, eps={eps})", _rms_norm),
+    Check(
+        "RoPE",
+        ("rope",),
+        "apply_rotary_emb(query, key, head_dim={head_dim}, max_seq_len={max_seq_len}, theta={theta})",
+        _rope,
+    ),
+    Check("attention", ("attention",), f"{SCORES} with causal=False", _attention),
+    Check("causal mask", ("attention",), f"{SCORES} with causal=True", _attention),
+    Check("attention bias", ("attention",), f"{SCORES} with an attention_bias, causal=False", _attention),
+    Check(
+        "attention dropout",
+        ("attention",),
+        f"{SCORES} in training, {{times}} times, with dropout={{config[dropout]}} and causal=False",
+        _attention_dropout,
+    ),
+    Check(
+        "attention evaluation",
+        ("attention",),
+        f"{SCORES} in evaluation, with dropout={{config[dropout]}} and causal=False",
+        _attention,
+    ),
+    Check(
+        "GQA",
+        ("gqa",),
+        "Attention.forward(x) with n_heads={config[n_heads]}, n_kv_heads={config[n_kv_heads]} (compared: the key and "
+        "value that compute_query_key_value_scores gets; RoPE is left out)",
+        _gqa,
+    ),
+    Check("layer", ("layer",), "LlamaLayer.forward(x), with stand-ins for its four parts", _layer),
+    Check("hidden states", MODEL_REGIONS, "Llama.forward(tokens)", _hidden_states, MODEL_PARTS),
+    Check("logits", MODEL_REGIONS, "Llama.forward(tokens, targets)", _logits, ("hidden states",)),
+    Check("greedy generation", ("generate",), f"{GENERATE} on given logits", _greedy),
+    Check("sampled generation", ("generate",), f"{GENERATE} on given logits, {{rows}} times for each row", _sampled),
+    Check(
+        "model generation",
+        (*MODEL_REGIONS, "generate"),
+        f"{GENERATE}, with max_seq_len={{config[max_seq_len]}}",
+        _generation,
+        ("logits", "greedy generation"),
+    ),
+    Check("AdamW", ("adamw",), ADAMW, _adamw),
+    Check("AdamW weight decay", ("adamw",), ADAMW, _adamw),
+    Check("AdamW without bias correction", ("adamw",), ADAMW, _adamw),
+    Check("AdamW parameter groups", ("adamw",), ADAMW, _adamw),
+    Check(
+        "classifier",
+        ("embedding_head",),
+        "LlamaEmbeddingClassifier.forward(input_ids) in evaluation, rows padded with 3, a stand-in for the Llama",
+        _classifier,
+    ),
+    Check(
+        "classifier dropout",
+        ("embedding_head",),
+        "LlamaEmbeddingClassifier.forward(input_ids) in training, with hidden_dropout_prob={hidden_dropout_prob}",
+        _classifier_dropout,
+    ),
+    Check(
+        "zero-shot",
+        ("zero_shot_head",),
+        "LlamaZeroShotClassifier.forward(input_ids), rows padded with 3, labels {labels}, a stand-in for the Llama",
+        _zero_shot,
+    ),
+    Check(
+        "model classifier",
+        (*MODEL_REGIONS, "embedding_head"),
+        "LlamaEmbeddingClassifier.forward(input_ids) in evaluation, rows padded with 3",
+        _model_classifier,
+        ("hidden states", "classifier"),
+    ),
+    Check(
+        "stories260K logits",
+        MODEL_REGIONS,
+        "Llama.forward on the tokens of '{prompt}'",
+        _real_logits,
+        ("logits",),
+        real_weights=STORIES,
+    ),
+    Check(
+        "stories260K text",
+        (*MODEL_REGIONS, "generate"),
+        "Llama.generate with {max_new_tokens} new tokens after '{prompt}', at temperature 0.0",
+        _real_text,
+        ("stories260K logits", "model generation"),
+        real_weights=STORIES,
+    ),
+)
