@@ -72,13 +72,15 @@ def load_torch_file(path: str | os.PathLike[str], *, memory_map: bool = False) -
     Raises CheckpointError if the file is damaged, no torch file, or holds anything but plain data and tensors.
     """
     path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. {MISSING_WEIGHTS.format(name=path.stem)}.")
     try:
         memory_map = memory_map and _is_zip(path)  # files of PyTorch before 1.6 are no zip and cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=memory_map)
     except Exception as error:  # a damaged file can fail in any way at all
         raise CheckpointError(_why_unreadable(path, error)) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dictionary that a checkpoint is.")
+        raise _not_a_llama(path, f"holds a {type(content).__name__}, not the dictionary that a checkpoint is")
     return content
 
 
@@ -122,16 +124,18 @@ def _read_torch(path: Path) -> tuple[LlamaConfig, Tensors]:
     sizes, model = content.get("model_args"), content.get("model")
     if not isinstance(sizes, dict) or not isinstance(model, dict):
         keys = ", ".join(sorted(map(str, content))[:8])
-        raise CheckpointError(
-            f"{path} is no Llama checkpoint: it needs 'model_args' and 'model', it holds {keys or 'nothing'}."
+        raise _not_a_llama(
+            path, f"is no Llama checkpoint: it needs 'model_args' and 'model', it holds {keys or 'nothing'}"
         )
     tensors: Tensors = {}
     for name, tensor in model.items():
         if not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"{path}: 'model' holds a {type(tensor).__name__} under {name!r}, not a tensor.")
+            raise _not_a_llama(path, f"'model' holds a {type(tensor).__name__} under {name!r}, not a tensor")
+        if tensor.layout != torch.strided or (tensor.is_complex() and not _own_name(str(name)).startswith("freqs_")):
+            raise _not_a_llama(path, f"{name} is {tensor.layout} of {tensor.dtype}, not an array of real numbers")
         own_name = _own_name(str(name))
         if own_name in tensors:
-            raise CheckpointError(f"{path}: two tensors stand for {own_name}.")
+            raise _not_a_llama(path, f"two tensors stand for {own_name}")
         if not own_name.startswith("freqs_"):  # old checkpoints hold RoPE's tables, which we compute
             tensors[own_name] = tensor.float()
     tied = _tie(tensors)
@@ -143,14 +147,14 @@ def _config_from(path: Path, sizes: dict[Any, Any]) -> LlamaConfig:
     sizes = {RENAMED_SIZES.get(name, name): value for name, value in sizes.items()}
     known = {field.name for field in fields(LlamaConfig)}
     if unknown := sorted(str(name) for name in sizes if name not in known):
-        raise CheckpointError(f"{path}: model_args has keys that no Llama here knows: {', '.join(unknown)}.")
+        raise _not_a_llama(path, f"model_args has keys that no Llama here knows: {', '.join(unknown)}")
     if missing := [name for name in REQUIRED_SIZES if name not in sizes]:
-        raise CheckpointError(f"{path}: model_args lacks {', '.join(missing)}.")
+        raise _not_a_llama(path, f"model_args lacks {', '.join(missing)}")
     sizes.setdefault("n_kv_heads", None)  # llama2.c: as many as n_heads
     try:
         return LlamaConfig(**sizes)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: model_args do not describe a Llama: {error}.") from error
+        raise _not_a_llama(path, f"model_args do not describe a Llama: {error}") from error
 
 
 def _own_name(name: str) -> str:
@@ -170,6 +174,8 @@ def _tie(tensors: Tensors) -> bool:
 
 def _read_bin(path: Path) -> tuple[LlamaConfig, Tensors]:
     """Read llama2.c's export, version 0: seven sizes, then float32 weights, each matrix for all layers in turn."""
+    if text := _why_no_weights(path):
+        raise CheckpointError(text)
     config = _config_from(path, _read_bin_sizes(path))
     actual = path.stat().st_size
     if actual < 4 * config.n_layers * config.dim:  # also keeps an absurd header from building an absurd layout
@@ -179,9 +185,7 @@ def _read_bin(path: Path) -> tuple[LlamaConfig, Tensors]:
     if actual < expected:
         raise CheckpointError(_cut_short(path, expected))
     if actual > expected:
-        raise CheckpointError(
-            f"{path} is no export of version 0: its sizes ask for {expected:,} bytes, not {actual:,}."
-        )
+        raise _not_a_llama(path, f"is no export of version 0: its sizes ask for {expected:,} bytes, not {actual:,}")
     # A private memory map: weights are read from disk when they are first used, and never written back.
     floats = torch.from_file(str(path), shared=False, size=actual // 4, dtype=torch.float32)
     return config, _cut_into_tensors(floats[len(BIN_SIZES) :], layout, config.tie_word_embeddings)
@@ -234,17 +238,21 @@ def _cut_into_tensors(floats: torch.Tensor, layout: list[tuple[str, int, tuple[i
 def _check_shapes(path: Path, config: LlamaConfig, tensors: Tensors) -> None:
     """Raise CheckpointError unless the tensors are those of the configuration, no more, no fewer."""
     if config.n_layers > len(tensors):
-        raise CheckpointError(
-            f"{path}: model_args ask for {config.n_layers} layers, the file has {len(tensors)} tensors."
-        )
+        raise _not_a_llama(path, f"model_args ask for {config.n_layers} layers, the file has {len(tensors)} tensors")
     shapes = tensor_shapes(config)
     if missing := [name for name in shapes if name not in tensors]:
-        raise CheckpointError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}.")
+        raise _not_a_llama(path, f"{len(missing)} tensors are missing, the first is {missing[0]}")
     if unexpected := [name for name in tensors if name not in shapes]:
-        raise CheckpointError(f"{path}: {len(unexpected)} tensors belong to no Llama, the first is {unexpected[0]}.")
+        raise _not_a_llama(path, f"{len(unexpected)} tensors belong to no Llama, the first is {unexpected[0]}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
-            raise CheckpointError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, model_args ask for {shape}.")
+            raise _not_a_llama(path, f"{name} has shape {tuple(tensors[name].shape)}, model_args ask for {shape}")
+
+
+def _not_a_llama(path: Path, what: str) -> CheckpointError:
+    """Return the error for a file that can be read and holds something else than a Llama."""
+    again = f"Fetch it again with `./setup.sh --only {path.stem}`, or check how it was saved."
+    return CheckpointError(f"{path}: {what}. {again}")
 
 
 def _cut_short(path: Path, expected: int | None = None) -> str:
@@ -253,8 +261,8 @@ def _cut_short(path: Path, expected: int | None = None) -> str:
     return f"{path} is cut short: it has {size}. Delete it and fetch it again: `./setup.sh --only {path.stem}`."
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """Say what is wrong with a file that `torch.load` could not read, in the reader's terms."""
+def _why_no_weights(path: Path) -> str | None:
+    """Say what a download left instead of weights, or None."""
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     again = f"Delete it and fetch it again: `./setup.sh --only {path.stem}`."
@@ -262,6 +270,16 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return f"{path} is a web page, not a checkpoint: a download went wrong. {again}"
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a Git LFS pointer, not the checkpoint itself. {again}"
+    return None
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file that `torch.load` could not read, in the reader's terms."""
+    if text := _why_no_weights(path):
+        return text
+    with path.open("rb") as file:
+        start = file.read(2).lower()
+    again = f"Delete it and fetch it again: `./setup.sh --only {path.stem}`."
     if start.startswith(b"pk"):
         if "weights_only" in str(error).lower() or "unpickl" in type(error).__name__.lower():
             return f"{path} holds objects besides tensors and plain data, which could run code: it is not read."

@@ -51,7 +51,7 @@ class Tokenizer:
         ids: list[int] = self.sp_model.encode(s)
         if self.max_len is not None:
             ids = ids[: max(self.max_len - bos - eos, 0)]
-        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+        return ([self.bos_id] * bos + ids + [self.eos_id] * eos)[: self.max_len]  # max_len 1 holds only one of them
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of `ids`; beginning, end and padding of a sequence are no text."""

@@ -63,7 +63,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())  # the bytes reach the disk before the name does
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
         temporary.replace(target)

@@ -31,5 +31,5 @@ def clean_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a tiny SentencePiece model with 320 pieces; tests only read it."""
+    """Return the path of a tiny SentencePiece model with 400 pieces; tests only read it."""
     return train_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.model")

@@ -13,7 +13,7 @@ import torch
 
 from checkpoint import write_checkpoint
 from config import LlamaConfig
-from llama import Llama
+from llama import Llama, LlamaLayer
 
 # Text to train a tokenizer on; any English will do, it only has to stay the same.
 SENTENCES = (
@@ -46,6 +46,13 @@ def random_llama(seed: int = 0, **changes: Any) -> Llama:
     return model.eval()
 
 
+def layer_of(model: Llama, layer_id: int) -> LlamaLayer:
+    """Return a layer as what it is: to a type checker, the items of a ModuleList are modules of any kind."""
+    layer = model.layers[layer_id]
+    assert isinstance(layer, LlamaLayer)
+    return layer
+
+
 def random_tokens(bs: int, seqlen: int, vocab_size: int = 40, seed: int = 0) -> torch.Tensor:
     """Return ids of shape (bs, seqlen), none of them special or padding."""
     return torch.randint(4, vocab_size, (bs, seqlen), generator=torch.Generator().manual_seed(seed))
@@ -70,7 +77,7 @@ def write_bin(path: Path, model: Llama) -> Path:
     """
     config, weights = model.config, model.state_dict()
     tied = model.output.weight is model.tok_embeddings.weight
-    hidden_dim = model.layers[0].feed_forward.w1.out_features
+    hidden_dim = layer_of(model, 0).feed_forward.w1.out_features
     vocab_size = config.vocab_size if tied else -config.vocab_size
     layers = [f"layers.{i}" for i in range(config.n_layers)]
     head_dim = config.dim // config.n_heads
@@ -100,7 +107,7 @@ def write_bin(path: Path, model: Llama) -> Path:
     return path
 
 
-def train_tokenizer(path: Path, vocab_size: int = 320) -> Path:
+def train_tokenizer(path: Path, vocab_size: int = 400, **options: Any) -> Path:
     """Train a SentencePiece model of Llama's kind (byte-pair encoding with byte fallback), and return the path."""
     from sentencepiece import SentencePieceTrainer
 
@@ -115,6 +122,7 @@ def train_tokenizer(path: Path, vocab_size: int = 320) -> Path:
         remove_extra_whitespaces=False,
         num_threads=1,
         minloglevel=2,  # errors only
+        **options,
     )
     path.write_bytes(model.getvalue())
     return path
