@@ -116,7 +116,8 @@ class Finetuner:
         if not self.resume_path.is_file():
             return False
         state = load_torch_file(self.resume_path)
-        if differing := [name for name in self.run if state["run"].get(name) != self.run[name]]:
+        theirs = state.get("run", {})
+        if differing := [name for name in self.run if theirs.get(name) != self.run[name]]:
             raise TrainingError(
                 f"{self.resume_path} belongs to a run with another {', '.join(differing)}: "
                 "give the same options again, or leave --resume out to start anew"

@@ -65,13 +65,13 @@ class EncodedExamples:
         """Return the number of tokens of each row."""
         return [len(row) for row in self.ids]
 
-    def cut_warning(self, limit: str = "the model's context") -> str | None:
-        """Return the line to print when sentences were cut, or None; `limit` names what was too small for them."""
+    def cut_warning(self, limit: str = "that the model has room for") -> str | None:
+        """Return the line to print when sentences were cut, None when none was; `limit` says whose tokens those are."""
         if not self.num_cut:
             return None
         place = {"end": "beginning", "start": "end"}[self.keep]
         return (
-            f"{self.num_cut} of {len(self.ids)} sentences are longer than {limit} of {self.max_len} tokens "
+            f"{self.num_cut} of {len(self.ids)} sentences have more than the {self.max_len} tokens {limit}, "
             f"and were cut at their {place}"
         )
 

@@ -149,7 +149,9 @@ class Classification:
         max_len = min(context, self.args.max_sentence_len or context)
         keep = KEEP if self.args.reproduce_2024 else "end"
         encoded = encode(read_examples(path, len(self.label_names)), self.tokenizer, max_len, suffix, keep)
-        if warning := encoded.cut_warning("the model's context" if max_len == context else "--max_sentence_len"):
+        if warning := encoded.cut_warning(
+            "that the model has room for" if max_len == context else "of --max_sentence_len"
+        ):
             print(f"{path}: {warning}")
         return encoded
 

@@ -286,9 +286,9 @@ def test_the_question_survives_the_cut_and_one_line_counts_it(
     label_ids = [label_ids_after(SUFFIX, name, tokenizer) for name in ("bad", "good")]
     assert max(len(row) + len(label) - 1 for row in seen for label in label_ids) == 128  # full, and no fuller
     assert all(row[0] == tokenizer.bos_id and row[-len(suffix) :] == suffix for row in seen)
-    warnings = [line for line in capsys.readouterr().out.splitlines() if "longer than" in line]
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "were cut" in line]
     assert len(warnings) == 1
-    assert warnings[0].startswith("data/demo-dev.txt: 1 of 11 sentences are longer than the model's context of ")
+    assert warnings[0].startswith("data/demo-dev.txt: 1 of 11 sentences have more than the ")
 
 
 def test_a_placeholder_file_gets_predictions_and_no_accuracy(

@@ -253,7 +253,7 @@ def test_keep_start_cuts_the_tail() -> None:
     encoded = encode([Example(0, "a b c d")], tokenizer, 4, suffix="e f g", keep="start")  # no room for the suffix
     assert [tokenizer.decode(row[1:]) for row in encoded.ids] == ["a b c"]
     assert encoded.cut_warning() == (
-        "1 of 1 sentences are longer than the model's context of 4 tokens and were cut at their end"
+        "1 of 1 sentences have more than the 4 tokens that the model has room for, and were cut at their end"
     )
 
 
@@ -262,10 +262,10 @@ def test_cut_sentences_are_counted_in_one_line() -> None:
     encoded = encode(examples, WordTokenizer(), max_len=3)
     assert [len(row) for row in encoded.ids] == [3, 3, 3]
     assert encoded.cut_warning() == (
-        "2 of 3 sentences are longer than the model's context of 3 tokens and were cut at their beginning"
+        "2 of 3 sentences have more than the 3 tokens that the model has room for, and were cut at their beginning"
     )
-    assert str(encoded.cut_warning("--max_sentence_len")).startswith(
-        "2 of 3 sentences are longer than --max_sentence_len of 3"
+    assert str(encoded.cut_warning("of --max_sentence_len")).startswith(
+        "2 of 3 sentences have more than the 3 tokens of --max_sentence_len,"
     )
 
 
