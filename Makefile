@@ -1,6 +1,6 @@
 # The commands of the project. `make` alone explains them. Each does its own set-up.
 
-PYTHON := .venv/bin/python
+VENV_PYTHON := .venv/bin/python  # not PYTHON: that is for setup.sh, and make would hand it on
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format clean
@@ -15,27 +15,27 @@ setup: ## make the environment, fetch data and weights
 
 demo: ## set everything up and let a Llama write text
 	@./setup.sh
-	@$(PYTHON) run_llama.py --option generate
+	@$(VENV_PYTHON) run_llama.py --option generate
 
-test: ## set everything up and run the tests (a few minutes)
-	@./setup.sh --dev
-	@$(PYTHON) -m pytest
+test: ## set the environment up and run the tests (a few minutes)
+	@./setup.sh --dev --no-assets
+	@$(VENV_PYTHON) -m pytest
 
-test-all: ## run every test, the slow ones too
-	@./setup.sh --dev
-	@$(PYTHON) -m pytest
+test-all: ## run every test (so far the same as `make test`)
+	@./setup.sh --dev --no-assets
+	@$(VENV_PYTHON) -m pytest
 
 lint: ## check style and types
 	@./setup.sh --dev --no-assets
-	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m ruff format --check .
-	@$(PYTHON) -m mypy
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
 	@if command -v shellcheck >/dev/null; then shellcheck setup.sh .ci/run; else echo "shellcheck: not installed, skipped"; fi
 
 format: ## lay the code out as `make lint` wants it
 	@./setup.sh --dev --no-assets
-	@$(PYTHON) -m ruff check --fix .
-	@$(PYTHON) -m ruff format .
+	@$(VENV_PYTHON) -m ruff check --fix .
+	@$(VENV_PYTHON) -m ruff format .
 
 clean: ## remove caches and build products; .venv, data and weights stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -33,7 +33,8 @@ LLAMA2C_SIZES = (*REQUIRED_SIZES, "n_kv_heads")
 # The header of llama2.c's export, each an int32.
 BIN_SIZES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 BIN_MAGIC = 0x616B3432  # "ak42": llama2.c's exports of version 1 and later start with it
-MISSING_WEIGHTS = "Fetch it with `./setup.sh --only {name}`, or name another file with --pretrained-model-path"
+# The weights that setup.sh fetches, by the names of their files; of others nobody here knows where they come from.
+FETCHED_WEIGHTS = ("stories42M", "stories15M", "stories260K")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[LlamaConfig, Tensors]:
@@ -45,7 +46,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[LlamaConfig, Tensors]
     path = Path(path)
     if not path.is_file():
         what = "is a folder, not a file of weights" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}. {MISSING_WEIGHTS.format(name=path.stem)}.")
+        raise CheckpointError(f"{path} {what}. {_how_to_get(path)}")
+    _check_readable(path)
     is_torch_file = path.suffix != ".bin" or _is_zip(path)
     config, tensors = _read_torch(path) if is_torch_file else _read_bin(path)
     _check_shapes(path, config, tensors)
@@ -61,8 +63,16 @@ def write_checkpoint(
     """
     defaults = asdict(LlamaConfig())
     sizes = {name: value for name, value in asdict(config).items() if name in LLAMA2C_SIZES or value != defaults[name]}
-    with atomic_path(path) as temporary:
-        torch.save({"model_args": sizes, "model": dict(tensors), **extra}, temporary)
+    save_torch_file(path, {"model_args": sizes, "model": dict(tensors), **extra})
+
+
+def save_torch_file(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Save a dictionary of plain data and tensors, atomically. Raises CheckpointError if there is no room for it."""
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except RuntimeError as error:  # PyTorch's word for a full disk
+        raise CheckpointError(f"{path} cannot be written ({error}): is the disk full?") from error
 
 
 def load_torch_file(path: str | os.PathLike[str], *, memory_map: bool = False) -> dict[str, Any]:
@@ -73,7 +83,8 @@ def load_torch_file(path: str | os.PathLike[str], *, memory_map: bool = False) -
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. {MISSING_WEIGHTS.format(name=path.stem)}.")
+        raise CheckpointError(f"{path} does not exist. {_how_to_get(path)}")
+    _check_readable(path)
     try:
         memory_map = memory_map and _is_zip(path)  # files of PyTorch before 1.6 are no zip and cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=memory_map)
@@ -251,25 +262,38 @@ def _check_shapes(path: Path, config: LlamaConfig, tensors: Tensors) -> None:
 
 def _not_a_llama(path: Path, what: str) -> CheckpointError:
     """Return the error for a file that can be read and holds something else than a Llama."""
-    again = f"Fetch it again with `./setup.sh --only {path.stem}`, or check how it was saved."
-    return CheckpointError(f"{path}: {what}. {again}")
+    return CheckpointError(f"{path}: {what}. {_how_to_get(path)}")
+
+
+def _how_to_get(path: Path) -> str:
+    """Say what to do about weights that are missing or of no use; never to delete what cannot be fetched again."""
+    if path.stem in FETCHED_WEIGHTS:
+        return f"Fetch it with `./setup.sh --only {path.stem}` (delete the old file first, if there is one)."
+    return "Check the path, or how the file was made and copied."
+
+
+def _check_readable(path: Path) -> None:
+    """Raise CheckpointError if the file cannot be opened."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
 
 
 def _cut_short(path: Path, expected: int | None = None) -> str:
     """Describe a file that ends too early."""
     size = f"{path.stat().st_size:,} bytes" + (f" of {expected:,}" if expected else "")
-    return f"{path} is cut short: it has {size}. Delete it and fetch it again: `./setup.sh --only {path.stem}`."
+    return f"{path} is cut short: it has {size}. {_how_to_get(path)}"
 
 
 def _why_no_weights(path: Path) -> str | None:
     """Say what a download left instead of weights, or None."""
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
-    again = f"Delete it and fetch it again: `./setup.sh --only {path.stem}`."
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return f"{path} is a web page, not a checkpoint: a download went wrong. {again}"
+        return f"{path} is a web page, not a checkpoint: a download went wrong. {_how_to_get(path)}"
     if start.startswith(b"version https://git-lfs"):
-        return f"{path} is a Git LFS pointer, not the checkpoint itself. {again}"
+        return f"{path} is a Git LFS pointer, not the checkpoint itself. {_how_to_get(path)}"
     return None
 
 
@@ -279,9 +303,9 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return text
     with path.open("rb") as file:
         start = file.read(2).lower()
-    again = f"Delete it and fetch it again: `./setup.sh --only {path.stem}`."
     if start.startswith(b"pk"):
         if "weights_only" in str(error).lower() or "unpickl" in type(error).__name__.lower():
             return f"{path} holds objects besides tensors and plain data, which could run code: it is not read."
-        return f"{path} is damaged or cut short ({path.stat().st_size:,} bytes): the download was not finished. {again}"
-    return f"{path} is no checkpoint ({path.stat().st_size:,} bytes, {type(error).__name__}). {again}"
+        size = f"{path.stat().st_size:,} bytes"
+        return f"{path} is damaged or cut short ({size}): was a download not finished? {_how_to_get(path)}"
+    return f"{path} is no checkpoint ({path.stat().st_size:,} bytes, {type(error).__name__}). {_how_to_get(path)}"

@@ -31,7 +31,7 @@ class TokenizerError(MinLlamaError):
 
 
 class DataError(MinLlamaError):
-    """A data file that breaks a rule; the message starts with `file:line`."""
+    """A data file that breaks a rule; the message starts with the file, and the line where there is one."""
 
 
 class TrainingError(MinLlamaError):

@@ -231,7 +231,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description="Fetch the external files that assets.toml lists.",
-        epilog="Example: MINLLAMA_ASSETS=../shared/assets python fetch_assets.py --only sst --only tokenizer",
+        epilog="Example: MINLLAMA_ASSETS=/path/to/folder python fetch_assets.py --only sst --only tokenizer",
     )
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this asset (may be repeated)")
     parser.add_argument("--list", action="store_true", help="say what assets there are, and fetch nothing")

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from checkpoint import load_torch_file, write_checkpoint
+from checkpoint import load_torch_file, save_torch_file, write_checkpoint
 from classifier import LlamaEmbeddingClassifier
 from errors import TrainingError
 from optimizer import AdamW
 from sentiment_data import EncodedExamples, accuracy, collate, make_batches
-from utils import atomic_path, progress
+from utils import progress
 
 
 @dataclass(frozen=True)
@@ -109,37 +109,49 @@ class Finetuner:
         return predict(self.classifier, examples.ids, self.batch_size, self.pad_id, bucketed=self.bucketed)
 
     def resume(self) -> bool:
-        """Take up the run where `resume_path` left it; False if there is no such file.
+        """Take up the run where its last finished epoch left it; False if no run of this name was stopped.
 
-        Raises TrainingError if the file belongs to a run with other options, CheckpointError if it is damaged.
+        Raises TrainingError if a run was stopped that had other options, or its file does not fit; CheckpointError if
+        the file is damaged.
         """
-        if not self.resume_path.is_file():
+        name = self.best_path.stem.rpartition("-")[0]  # without the mark of the options
+        stopped = [self.resume_path, *self.best_path.parent.glob(f"{name}-*.resume.pt")]
+        path = next((path for path in stopped if path.is_file()), None)
+        if path is None:
             return False
-        state = load_torch_file(self.resume_path)
+        state = load_torch_file(path)
         theirs = state.get("run", {})
         if differing := [name for name in self.run if theirs.get(name) != self.run[name]]:
             raise TrainingError(
-                f"{self.resume_path} belongs to a run with another {', '.join(differing)}: "
+                f"{path} belongs to a run with another {', '.join(differing)}: "
                 "give the same options again, or leave --resume out to start anew"
             )
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(f"{path} does not fit this code ({error}): delete it and start anew") from error
+        return True
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Put back what `_save_state` saved."""
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [EpochResult(**result) for result in state["history"]]
         _set_rng_states(state["rng"])
-        return True
 
     def finish(self) -> None:
-        """Remove what only a resumed run needs; call it when the results are written."""
+        """Remove what only a resumed run needs, and what a killed save left; call it when the results are written."""
         self.resume_path.unlink(missing_ok=True)
+        for left_over in self.best_path.parent.glob(f".{self.best_path.stem}.*.tmp"):
+            left_over.unlink()
 
     def _train_epoch(self, epoch: int, train: EncodedExamples) -> tuple[float, float]:
         """Train once over the data; return the mean loss and the accuracy, both counted on the way."""
         self.classifier.train()
         device = next(self.classifier.parameters()).device
-        lengths = [len(row) for row in train.ids]
         # A seed for each epoch that no other seed's epochs share, as long as epochs stay below a million.
         order = make_batches(
-            lengths, self.batch_size, bucketed=self.bucketed, shuffle_seed=self.seed * 1_000_000 + epoch
+            train.lengths, self.batch_size, bucketed=self.bucketed, shuffle_seed=self.seed * 1_000_000 + epoch
         )
         total_loss, correct = 0.0, 0
         for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order))):
@@ -164,6 +176,8 @@ class Finetuner:
     def _load_best(self) -> None:
         """Put the weights of the best epoch into the classifier."""
         best = load_torch_file(self.best_path)
+        if best.get("run") != self.run:
+            raise TrainingError(f"{self.best_path} was replaced by another run meanwhile: run this one again")
         self.classifier.llama.load_state_dict(best["model"])
         self.classifier.classifier_head.load_state_dict(best["head"])
 
@@ -176,8 +190,7 @@ class Finetuner:
             "optimizer": self.optimizer.state_dict(),
             "rng": _rng_states(),
         }
-        with atomic_path(self.resume_path) as temporary:
-            torch.save(state, temporary)
+        save_torch_file(self.resume_path, state)
 
 
 def _rng_states() -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 
 class AdamW(Optimizer):
-    """Adam with bias correction and decoupled weight decay; a drop-in for `torch.optim.AdamW`."""
+    """Adam with bias correction and decoupled weight decay; it is used as `torch.optim.AdamW` is."""
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class AdamW(Optimizer):
             v   <- β2 · v + (1 - β2) · g²
             α_t  = lr · sqrt(1 - β2^t) / (1 - β1^t)     (α_t = lr if `correct_bias` is false)
             θ   <- θ - α_t · m / (sqrt(v) + eps)
-            θ   <- θ - lr · weight_decay · θ            (the decay comes last, and is scaled by lr, not by α_t)
+            θ   <- θ - lr · weight_decay · θ            (the decay is scaled by lr, not by α_t)
+
+        The decay comes last, as this assignment has always had it; the paper takes both from the same θ.
 
         m, v and t belong to the parameter: keep them in `self.state[p]`. The hyperparameters belong to the group.
         Raises RuntimeError for a sparse gradient.

@@ -7,13 +7,16 @@ python run_llama.py --option prompt --train data/demo-train.txt --dev data/demo-
 """
 
 import argparse
+import io
 import json
+import os
 import platform
 import sys
 import time
+import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from errors import MinLlamaError, UsageError
 from utils import sha256_of, write_text
@@ -29,6 +32,7 @@ FALLBACK_WEIGHTS = ("weights/stories260K/stories260K.bin",)
 # How the names of the output files must end, so that a submission's files cannot be mixed up.
 OUTPUT_ENDINGS = {"prompt": "prompting-output.txt", "finetune": "finetuning-output.txt"}
 RUN_INFO = "run-info.json"
+Number = TypeVar("Number", int, float)
 INTERRUPTED = 130  # the shell's status of a program that ctrl-C ended
 
 
@@ -47,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--label-names", default="data/cfimdb-label-mapping.json", metavar="FILE", help="names of the labels 0, 1, …")
     add("--pretrained-model-path", metavar="FILE", help=f"weights; {DEFAULT_WEIGHTS}, or the next best that is there")
     add("--max_sentence_len", type=_at_least_one, metavar="TOKENS", help="cut sentences to this; else to the context")
-    add("--seed", type=int, default=1337, help="start of all random numbers")
+    add("--seed", type=_seed, default=1337, help="start of all random numbers")
     add("--epochs", type=_at_least_one, default=5, help="passes over the training data")
     add("--use_gpu", action="store_true", help="the same as --device cuda")
     add("--generated_sentence_low_temp_out", default="generated-sentence-temp-0.txt", metavar="FILE", help="output")
@@ -77,7 +81,14 @@ def check_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--resume goes on with a finetuning, but --option is {args.option}")
     if args.plots and args.option == "generate":
         raise UsageError("--plots draws the results of prompt and finetune; generating text has none")
-    args.dataset = Path(args.train).stem.removesuffix("-train")
+    if args.generated_sentence_low_temp_out == args.generated_sentence_high_temp_out:
+        raise UsageError(
+            "the texts at low and high temperature need two output files: the second would replace the first"
+        )
+    if args.prompt.encode("utf-8", "ignore").decode("utf-8") != args.prompt:
+        raise UsageError("--prompt is not valid UTF-8: check the terminal's encoding")
+    named_by = args.train if args.option == "finetune" else args.dev  # prompting reads no training data
+    args.dataset = Path(named_by).stem.removesuffix("-train").removesuffix("-dev")
     if args.option in OUTPUT_ENDINGS:
         _check_output_names(args)
 
@@ -91,6 +102,26 @@ def _check_output_names(args: argparse.Namespace) -> None:
         f"with --option {args.option}, --dev_out must end in 'dev-{ending}' and --test_out in 'test-{ending}'. "
         f"Add: --dev_out {args.dataset}-dev-{ending} --test_out {args.dataset}-test-{ending}"
     )
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Make the folders of the outputs, and raise UsageError if one cannot be written: now, not after hours of work."""
+    files = [args.generated_sentence_low_temp_out, args.generated_sentence_high_temp_out]
+    if args.option != "generate":
+        files = [args.dev_out, args.test_out]
+    folders = {Path(file).parent for file in files} | ({Path(args.plots)} if args.plots else set())
+    if args.option == "finetune":
+        folders.add(Path())  # where the weights are saved
+    for file in files:
+        if not Path(file).name or (Path(file).exists() and not Path(file).is_file()):
+            raise UsageError(f"the output '{file}' is no regular file: name another")
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the folder {folder} cannot be made ({error.strerror}): name another") from error
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"the folder {folder.resolve()} cannot be written to: check its permissions")
 
 
 def choose_weights(named: str | None) -> Path:
@@ -121,9 +152,10 @@ def write_run_info(args: argparse.Namespace, results: dict[str, Any], seconds: f
     except (OSError, ValueError, KeyError, TypeError):
         runs = {}  # no file yet, or none of ours
     packages = ("torch", "sentencepiece", "numpy")
-    runs[args.option if args.option == "generate" else f"{args.option} {args.dataset}"] = {
-        "checkpoint": {"name": args.weights.name, "sha256": sha256_of(args.weights)},
-        "options": {name: _without_home(value) for name, value in vars(args).items()},
+    name = args.option if args.option == "generate" else f"{args.option} {args.dataset}"
+    runs[name + (" 2024" if args.reproduce_2024 else "")] = {
+        "checkpoint": {"name": args.weights.name, "sha256": args.weights_sha256},
+        "options": {name: value if name == "prompt" else _without_home(value) for name, value in vars(args).items()},
         "seed": args.seed,
         "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
         "seconds": round(seconds, 1),
@@ -143,15 +175,23 @@ def _without_home(value: Any) -> Any:
 
 def _at_least_one(text: str) -> int:
     """Parse a whole number of at least 1, for argparse."""
-    value = int(text)
+    value = _number(text, int)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
 
 
+def _seed(text: str) -> int:
+    """Parse what NumPy, PyTorch and Python all take as a seed, for argparse."""
+    value = _number(text, int)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 2³² - 1, got {value}")
+    return value
+
+
 def _probability(text: str) -> float:
     """Parse a number from 0 to below 1, for argparse."""
-    value = float(text)
+    value = _number(text, float)
     if not 0.0 <= value < 1.0:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {value}")
     return value
@@ -159,19 +199,38 @@ def _probability(text: str) -> float:
 
 def _positive(text: str) -> float:
     """Parse a number above 0, for argparse."""
-    value = float(text)
+    value = _number(text, float)
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
     return value
 
 
+def _number(text: str, kind: type[Number]) -> Number:
+    """Parse a number, with an error that says what was expected."""
+    try:
+        return kind(text)
+    except ValueError as error:
+        wanted = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(f"must be a {wanted}, got '{text}'") from error
+
+
+def _place_of(error: NotImplementedError) -> str:
+    """Return the file and the function that raised an error."""
+    code = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(code.filename).name}, {code.name}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one of the three tasks; return the exit status."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII alone still gets the rest
     start = time.monotonic()
     try:
         check_options(args)
+        check_outputs(args)
         args.weights = choose_weights(args.pretrained_model_path)
+        args.weights_sha256 = sha256_of(args.weights) if args.weights.is_file() else None  # the task says what is wrong
         from tasks import run_task  # imports torch: after the options are checked
 
         results = run_task(args)
@@ -179,9 +238,15 @@ def main(argv: list[str] | None = None) -> int:
     except MinLlamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except NotImplementedError as error:
+        print(f"error: not implemented yet: {_place_of(error)}. See `python sanity_check.py`", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        again = ": the same command with --resume goes on" if args.option == "finetune" else ""
-        print(f"\nStopped{again}.", file=sys.stderr)
+        again = ": with --resume, the same command goes on after the last finished epoch"
+        print(f"\nStopped{again if args.option == 'finetune' else ''}.", file=sys.stderr)
         return INTERRUPTED
     return 0
 

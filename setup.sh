@@ -19,7 +19,7 @@ Environment:
   MINLLAMA_ASSETS   a folder with the assets: files are copied from there, and the network is not asked for them
   TORCH_INDEX_URL   where a CPU-only PyTorch is found (Linux without an NVIDIA GPU)
 
-Example: MINLLAMA_ASSETS=../shared/assets ./setup.sh --only stories260K
+Example: MINLLAMA_ASSETS=/path/to/folder ./setup.sh --only stories260K
 END
 }
 

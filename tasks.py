@@ -4,6 +4,8 @@ Each takes the parsed options, writes its output files, prints its results, and 
 """
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,13 @@ def generate(args: argparse.Namespace) -> Results:
     llama = llama.to(device)
     idx = torch.tensor([tokenizer.encode(args.prompt, bos=True, eos=False)], device=device)  # (1, seqlen)
     outputs = {0.0: args.generated_sentence_low_temp_out, 1.0: args.generated_sentence_high_temp_out}
+    context = llama.config.max_seq_len
+    if idx.shape[1] + args.max_new_tokens > context:
+        print(f"Past {context} tokens, the model's context, each new token is predicted from the last {context} alone.")
     for temperature, path in outputs.items():
         text = tokenizer.decode(llama.generate(idx, args.max_new_tokens, temperature=temperature)[0].tolist())
-        print(f"Temperature is {temperature}\n{text}\n")
         write_text(path, text + "\n")
+        print(f"Temperature is {temperature}\n{text}\n")
     return {"outputs": list(outputs.values())}
 
 
@@ -83,7 +88,7 @@ class Classification:
         self.config = ClassifierConfig(
             num_labels=len(self.label_names),
             pretrained_model_path=str(args.weights),
-            option="finetune",
+            option="finetune" if args.option == "finetune" else "pretrain",
             hidden_dropout_prob=args.hidden_dropout_prob,
         )
         self.bucketed = BUCKETED if args.reproduce_2024 else True
@@ -118,10 +123,11 @@ class Classification:
         train, dev, test = (self._encode(path, context) for path in (args.train, args.dev, args.test))
         _require_gold(args.train, train)
         _require_gold(args.dev, dev)
+        identity = _identity(args, self.tokenizer)
         finetuner = Finetuner(
             classifier.to(self.device),
-            _best_path(args),
-            run=_identity(args),
+            _best_path(args, identity),
+            run=identity,
             batch_size=args.batch_size,
             lr=args.lr,
             seed=args.seed,
@@ -161,7 +167,7 @@ class Classification:
         write_predictions(output, predicted, examples.sentences)
         self.results["outputs"].append(output)
         if not has_gold_labels(examples.labels):
-            print(f"{split} acc :: none, since all labels of the file are {examples.labels[0]}: a placeholder")
+            print(f"{split} acc :: none: all labels of the file are {examples.labels[0]}, so it would mean nothing")
             return
         self.results[f"{split}_acc"] = accuracy(predicted, examples.labels)
         print(f"{split} acc :: {self.results[f'{split}_acc']:.3f}")
@@ -176,17 +182,19 @@ def _require_gold(path: str, examples: EncodedExamples) -> None:
         raise UsageError(f"{path}: all labels are {examples.labels[0]}: finetuning needs real labels in this file")
 
 
-def _best_path(args: argparse.Namespace) -> Path:
-    """Return where the best epoch is saved: a name that no other run shares by accident."""
-    year = "-2024" if args.reproduce_2024 else ""
-    return Path(f"{args.option}-{args.dataset}-{args.weights.stem}{year}-{args.epochs}-{args.lr:g}-seed{args.seed}.pt")
+def _best_path(args: argparse.Namespace, identity: Results) -> Path:
+    """Return where the best epoch is saved: what one looks for in the name, and a mark that no other run shares."""
+    mark = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    model = args.weights.stem + ("-2024" if args.reproduce_2024 else "")
+    return Path(f"{args.option}-{args.dataset}-{model}-{args.epochs}-{args.lr:g}-seed{args.seed}-{mark}.pt")
 
 
-def _identity(args: argparse.Namespace) -> Results:
+def _identity(args: argparse.Namespace, tokenizer: Tokenizer) -> Results:
     """Return what a resumed run must share with the run that it goes on with: whatever changes its numbers."""
     numbers = ("seed", "epochs", "batch_size", "hidden_dropout_prob", "lr", "max_sentence_len", "reproduce_2024")
-    files = {"weights": args.weights, "train": args.train, "dev": args.dev, "label_names": args.label_names}
-    return {name: getattr(args, name) for name in numbers} | {name: sha256_of(path) for name, path in files.items()}
+    files = {"tokenizer": tokenizer.path, "train": args.train, "dev": args.dev, "label_names": args.label_names}
+    hashes = {name: sha256_of(path) for name, path in files.items()} | {"weights": args.weights_sha256}
+    return {name: getattr(args, name) for name in numbers} | hashes
 
 
 def _start_or_resume(args: argparse.Namespace, finetuner: Finetuner) -> None:
@@ -196,6 +204,7 @@ def _start_or_resume(args: argparse.Namespace, finetuner: Finetuner) -> None:
         for result in finetuner.history:
             print(result)
     elif args.resume:
-        print("Nothing to resume: a new run starts.")
+        print("Nothing to resume, no stopped run is here: a new one starts.")
     elif finetuner.resume_path.is_file():
-        print(f"Note: {finetuner.resume_path} holds a run that was stopped; --resume would have gone on with it.")
+        print(f"Note: {finetuner.resume_path} holds a run that was stopped, and --resume would go on with it.")
+        print("This run will replace it after its first epoch.")

@@ -40,8 +40,7 @@ class Tokenizer:
         self.n_words: int = self.sp_model.vocab_size()
         self.bos_id: int = self.sp_model.bos_id()
         self.eos_id: int = self.sp_model.eos_id()
-        own_pad_id: int = self.sp_model.pad_id()
-        self.pad_id: int = own_pad_id if own_pad_id >= 0 else self.sp_model.piece_to_id(PADDING_PIECE)
+        self.pad_id = self._find_pad_id()
 
     def encode(self, s: str, bos: bool, eos: bool) -> list[int]:
         """Return the ids of `s`, with the beginning and the end of sequence around it if asked for.
@@ -57,6 +56,14 @@ class Tokenizer:
         """Return the text of `ids`; beginning, end and padding of a sequence are no text."""
         text: str = self.sp_model.decode([i for i in ids if i != self.pad_id])
         return text
+
+    def _find_pad_id(self) -> int:
+        """Return the id that fills short rows: the model's own, else that of the byte 0, else the end of sequence."""
+        own: int = self.sp_model.pad_id()
+        byte: int = self.sp_model.piece_to_id(PADDING_PIECE)  # the unknown id, if there is no such piece
+        if own >= 0:
+            return own
+        return byte if byte != self.sp_model.unk_id() else self.eos_id
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write llama2.c's `tokenizer.bin`: the longest piece's length, then score, length and bytes of each piece."""
@@ -83,7 +90,11 @@ def find_tokenizer(checkpoint: str | os.PathLike[str], vocab_size: int) -> Token
     candidates = list(dict.fromkeys(path for name in TOKENIZER_FILES for path in sorted(folder.glob(name))))
     sizes = []
     for path in candidates:
-        tokenizer = Tokenizer(tokenizer_model=path)
+        try:
+            tokenizer = Tokenizer(tokenizer_model=path)
+        except TokenizerError:
+            sizes.append(f"{path.name} is damaged")
+            continue
         if tokenizer.n_words == vocab_size:
             return tokenizer
         sizes.append(f"{path.name} has {tokenizer.n_words}")
@@ -109,7 +120,10 @@ def _load(path: Path) -> Any:
 
     if not path.is_file():
         raise TokenizerError(f"{path} does not exist. Fetch it with `./setup.sh`, or name another with --tokenizer")
-    model = path.read_bytes()
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     if path.suffix == ".bin":
         model = _model_from_bin(path, model)
     processor = SentencePieceProcessor()

@@ -41,7 +41,7 @@ def pick_device(name: str) -> "torch.device":
     if name not in available:
         raise UsageError(f"unknown device '{name}': choose one of auto, {', '.join(available)}")
     if not available[name]:
-        raise UsageError(f"device '{name}' is not available on this machine: use --device cpu")
+        raise UsageError(f"device '{name}' is not available on this machine: leave it out to use the CPU")
     return torch.device(name)
 
 
@@ -54,9 +54,12 @@ def get_parameter_dtype(module: "nn.Module") -> "torch.dtype":
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, the file written there becomes `path`.
 
-    A reader therefore sees the old file or the new one and never half of one, whenever the writer is killed.
+    A reader therefore sees the old file or the new one and never half of one, whenever the writer is killed. Where
+    `path` is a link, the file that it leads to is replaced. Raises UsageError if it is a folder or a device.
     """
-    target = Path(path)
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path} is no regular file: name another")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     os.close(handle)

@@ -452,11 +452,11 @@ def test_a_file_that_is_no_checkpoint_is_refused_with_the_reason(
 @pytest.mark.parametrize("length", range(0, 110, 10))
 def test_a_download_that_broke_off_anywhere_is_refused(tmp_path: Path, length: int) -> None:
     for suffix, whole in ((".pt", whole_pt(tmp_path)), (".bin", whole_bin(tmp_path))):
-        path = tmp_path / f"part{suffix}"
+        path = tmp_path / f"stories42M{suffix}"
         path.write_bytes(whole[: len(whole) * length // 110])
         with pytest.raises(CheckpointError, match=r"cut short|no checkpoint") as caught:
             load_pretrained(path)
-        assert "./setup.sh --only part" in str(caught.value)
+        assert "./setup.sh --only stories42M" in str(caught.value)
 
 
 def test_every_refusal_says_what_to_do(tmp_path: Path) -> None:
@@ -489,7 +489,39 @@ def test_a_file_that_is_not_there_is_an_error_that_says_how_to_get_it(tmp_path: 
     assert str(path) in str(caught.value)
     assert "does not exist" in str(caught.value)
     assert "./setup.sh --only stories42M" in str(caught.value)
-    assert "--pretrained-model-path" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_file_of_ones_own_is_not_for_setup_to_fetch(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "thesis.pt"
+    if damage == "cut":
+        path.write_bytes(whole_pt(tmp_path)[:1000])
+    with pytest.raises(CheckpointError) as caught:
+        load_pretrained(path)
+    assert "setup.sh" not in str(caught.value)
+    assert "elete" not in str(caught.value)
+    assert "Check the path, or how the file was made" in str(caught.value)
+
+
+def test_a_file_without_permission_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_llama(tmp_path / "tiny.pt", random_llama())
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(self))  # root may read everything, so chmod shows nothing
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match="cannot be read \\(Permission denied\\): check its permissions"):
+        load_pretrained(path)
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(content: Any, path: Path) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="cannot be written .*: is the disk full?"):
+        save_llama(tmp_path / "tiny.pt", random_llama())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:

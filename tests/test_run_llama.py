@@ -1,11 +1,14 @@
 """The command line, end to end on a tiny random model: pytest tests/test_run_llama.py"""
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 import torch
 
 import finetune
+import llama
 import run_llama
 import tasks
 from classifier import label_ids_after
@@ -136,6 +140,62 @@ def test_help_does_not_wait_for_torch() -> None:
     assert result.stdout.strip() == "False"
 
 
+# ------------------------------------------------------------------------------------------------ outputs
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--generated_sentence_low_temp_out=data", "the output 'data' is no regular file"),
+        ("--generated_sentence_high_temp_out=/dev/null", "'/dev/null' is no regular file"),
+        ("--generated_sentence_low_temp_out=model/tiny.pt/text.txt", "the folder model/tiny.pt cannot be made"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(
+    workplace: Path, option: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tasks, "run_task", lambda args: pytest.fail("the work has begun"))
+    assert run_llama.main([*WEIGHTS, option]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_permission_is_refused_before_the_work(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, mode: Path(folder).name != "pictures")
+    assert run_llama.main(finetuning("--plots=pictures")) == 2
+    assert "pictures cannot be written to" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(tasks, "write_text", full)
+    assert run_llama.main(WEIGHTS) == 2
+    assert "No space left on device: 'somewhere': check the path" in capsys.readouterr().err
+
+
+def test_a_part_that_is_not_written_yet_is_one_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _norm(self: Any, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    monkeypatch.setattr(llama.RMSNorm, "_norm", _norm)
+    assert run_llama.main(WEIGHTS) == 2
+    assert re.search(r"not implemented yet: .*\.py, _norm\. See `python sanity_check\.py`", capsys.readouterr().err)
+
+
+def test_a_terminal_that_knows_ascii_alone_still_gets_the_text(workplace: Path) -> None:
+    command = [sys.executable, str(ROOT / "run_llama.py"), *WEIGHTS, "--prompt", "Café", "--max_new_tokens=2"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    subprocess.run(command, cwd=workplace, env=environment, capture_output=True, check=True)
+    assert Path("generated-sentence-temp-0.txt").read_text(encoding="utf-8").startswith("Café")
+
+
 # ------------------------------------------------------------------------------------------------ weights
 
 
@@ -195,9 +255,9 @@ def test_generate_writes_what_the_students_generate_returns(
 ) -> None:
     assert run_llama.main(WEIGHTS) == 0
     tokenizer = Tokenizer(tokenizer_model="model/tokenizer.model")
-    llama = load_pretrained("model/tiny.pt")
+    model = load_pretrained("model/tiny.pt")
     prompt = torch.tensor([tokenizer.encode(run_llama.PROMPT, bos=True, eos=False)])
-    greedy = tokenizer.decode(llama.generate(prompt, 75, temperature=0.0)[0].tolist())
+    greedy = tokenizer.decode(model.generate(prompt, 75, temperature=0.0)[0].tolist())
     assert Path("generated-sentence-temp-0.txt").read_text(encoding="utf-8") == greedy + "\n"
     assert Path("generated-sentence-temp-1.txt").read_text(encoding="utf-8").startswith(run_llama.PROMPT)
     printed = capsys.readouterr().out
@@ -221,9 +281,9 @@ def test_run_info_names_weights_options_and_versions(workplace: Path) -> None:
     assert set(runs) == {"generate", "prompt demo"}  # a run adds itself to those before
     info = runs["prompt demo"]
     assert info["checkpoint"]["name"] == "tiny.pt"
-    assert len(info["checkpoint"]["sha256"]) == 64
+    assert info["checkpoint"]["sha256"] == hashlib.sha256(Path("model/tiny.pt").read_bytes()).hexdigest()
     assert info["seed"] == info["options"]["seed"] == 1337
-    assert info["versions"]["torch"] == torch.__version__
+    assert info["versions"]["torch"] == version("torch")
     assert info["outputs"] == ["demo-dev-prompting-output.txt", "demo-test-prompting-output.txt"]
 
 
@@ -298,7 +358,7 @@ def test_a_placeholder_file_gets_predictions_and_no_accuracy(
     test_file.write_text(re.sub(r"(?m)^1 ", "0 ", test_file.read_text(encoding="utf-8")), encoding="utf-8")
     assert run_llama.main(prompting()) == 0
     printed = capsys.readouterr().out
-    assert "test acc :: none, since all labels of the file are 0: a placeholder" in printed
+    assert "test acc :: none: all labels of the file are 0, so it would mean nothing" in printed
     assert len(Path("demo-test-prompting-output.txt").read_text(encoding="utf-8").splitlines()) == 7
     assert "test_acc" not in json.loads(Path("run-info.json").read_text(encoding="utf-8"))["runs"]["prompt demo"]
 
@@ -327,24 +387,80 @@ def test_finetune_prints_epochs_and_evaluates_the_best(workplace: Path, capsys: 
     assert right / len(given) == info["dev_acc"]
 
 
-def test_saved_models_of_different_runs_have_different_names() -> None:
-    names = set()
-    for argv in (
+def best_paths(monkeypatch: pytest.MonkeyPatch, *runs: list[str]) -> list[Path]:
+    """Return where each run would save its best epoch, without training."""
+    paths: list[Path] = []
+
+    def spy(classifier: Any, best_path: Path, **options: Any) -> None:
+        paths.append(best_path)
+        raise UsageError("seen enough")
+
+    monkeypatch.setattr(tasks, "Finetuner", spy)
+    for more in runs:
+        assert run_llama.main(finetuning(*more)) == 2
+    return paths
+
+
+def test_saved_models_of_different_runs_have_different_names(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy("data/demo-train.txt", "data/other-train.txt")
+    shutil.copy("model/tiny.pt", "model/other.pt")
+    with Path("model/other.pt").open("ab") as file:
+        file.write(b"\0")  # other weights, for all that their checksum tells
+    runs: list[list[str]] = [
         [],
-        ["--train=data/sst-train.txt"],
+        ["--train=data/other-train.txt"],
         ["--seed=1"],
-        ["--lr=1e-3"],
+        ["--lr=1e-4"],
         ["--epochs=2"],
+        ["--batch_size=2"],
+        ["--hidden_dropout_prob=0.1"],
+        ["--max_sentence_len=20"],
         ["--reproduce_2024"],
-        ["--pretrained-model-path=other.pt"],
-    ):
-        outputs = ["--dev_out=dev-finetuning-output.txt", "--test_out=test-finetuning-output.txt"]
-        args = run_llama.build_parser().parse_args(["--option=finetune", *outputs, *argv])
-        run_llama.check_options(args)
-        args.weights = Path(args.pretrained_model_path or "stories42M.pt")
-        names.add(tasks._best_path(args).name)
-    assert "finetune-cfimdb-stories42M-5-2e-05-seed1337.pt" in names
-    assert len(names) == 7
+        ["--pretrained-model-path=model/other.pt"],
+    ]
+    paths = best_paths(monkeypatch, *runs, [])
+    assert re.fullmatch(r"finetune-demo-tiny-3-0\.001-seed1337-[0-9a-f]{6}\.pt", paths[0].name)
+    assert len(set(paths)) == len(runs)
+    assert paths[0] == paths[-1]
+
+
+@pytest.mark.parametrize("changed", ["data/demo-train.txt", "data/demo-dev.txt", "model/tiny.pt"])
+def test_a_run_on_changed_files_is_another_run(workplace: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    paths = best_paths(monkeypatch, [])
+    if changed.endswith(".pt"):
+        save_llama(Path(changed), random_llama(seed=1, vocab_size=load_pretrained(changed).vocab_size))
+    else:
+        Path(changed).write_text(Path(changed).read_text(encoding="utf-8").replace("a", "e", 1), encoding="utf-8")
+    assert best_paths(monkeypatch, []) != paths
+
+
+def test_every_option_reaches_the_training(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def spy(classifier: Any, best_path: Path, **options: Any) -> None:
+        seen.update(options, dropout=classifier.dropout.p, model_pad_id=classifier.llama.config.pad_id)
+        raise UsageError("seen enough")
+
+    monkeypatch.setattr(tasks, "Finetuner", spy)
+    options = ["--batch_size=5", "--seed=7", "--lr=0.25", "--hidden_dropout_prob=0.125"]
+    run_llama.main(finetuning(*options))
+    given = {"batch_size": 5, "seed": 7, "lr": 0.25, "dropout": 0.125, "bucketed": True, "pad_id": 3, "model_pad_id": 3}
+    assert {name: seen[name] for name in given} == given
+    run_llama.main(finetuning("--reproduce_2024", *options))
+    assert {name: seen[name] for name in given} == given | {"bucketed": False, "model_pad_id": -1}
+
+
+def test_the_model_is_told_the_tokenizers_padding(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def spy(classifier: Any, rows: list[list[int]], batch_size: int, pad_id: int, *, bucketed: bool) -> list[int]:
+        seen.append((pad_id, classifier.llama.config.pad_id))
+        return [0] * len(rows)
+
+    monkeypatch.setattr(tasks, "predict", spy)
+    monkeypatch.setattr(Tokenizer, "_find_pad_id", lambda self: 17)
+    run_llama.main(prompting())
+    assert seen == [(17, 17)] * 2
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
@@ -359,10 +475,12 @@ def test_plots_are_drawn(workplace: Path) -> None:
     pytest.importorskip("matplotlib", reason="skipped: needs matplotlib")
     assert run_llama.main(finetuning("--plots=pictures")) == 0
     pictures = sorted(path.name for path in Path("pictures").iterdir())
+    (curves,) = [name for name in pictures if name.endswith("-curves.png")]
+    assert curves.startswith("finetune-demo-tiny-3-0.001-seed1337-")
     assert pictures == [
         "demo-dev-finetuning-confusion.png",
         "demo-test-finetuning-confusion.png",
-        "finetune-demo-tiny-3-0.001-seed1337-curves.png",
+        curves,
     ]
     assert all(Path("pictures", name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
@@ -405,11 +523,11 @@ def test_a_run_with_other_options_is_not_resumed(workplace: Path, capsys: pytest
         patch.setattr(tasks, "print", stop, raising=False)
         patch.setattr(tasks, "_start_or_resume", lambda *args: None)
         assert run_llama.main(finetuning()) == run_llama.INTERRUPTED
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "with --resume, the same command goes on" in capsys.readouterr().err
     assert run_llama.main(finetuning("--resume", "--hidden_dropout_prob=0.1")) == 2
     assert "another hidden_dropout_prob" in capsys.readouterr().err
     run_llama.main(finetuning())
-    assert "--resume would have gone on with it" in capsys.readouterr().out
+    assert "--resume would go on with it" in capsys.readouterr().out
 
 
 def test_resume_without_a_stopped_run_starts_one(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -434,10 +552,10 @@ def test_2024_prompts_end_in_a_space_and_attend_to_everything(workplace: Path, m
 
     monkeypatch.setattr(tasks, "predict", spy)
     run_llama.main(prompting("--reproduce_2024"))
-    llama, pad_id, bucketed = seen[0]
-    assert not llama.config.causal
-    assert not any(layer.attention.causal for layer in llama.layers)
-    assert llama.config.pad_id == -1  # the model takes padding for text ...
+    model, pad_id, bucketed = seen[0]
+    assert not model.config.causal
+    assert not any(layer.attention.causal for layer in model.layers)
+    assert model.config.pad_id == -1  # the model takes padding for text ...
     assert pad_id == 3  # ... which rows are still filled up with
     assert not bucketed
     rows = Path("demo-dev-prompting-output.txt").read_text(encoding="utf-8").splitlines()
@@ -458,5 +576,7 @@ def test_2024_changes_the_other_tasks_too(workplace: Path, line: list[str] | Non
         assert run_llama.main([*argv, *more]) == 0
         contents.append(Path(output).read_text(encoding="utf-8"))
         if not line:
-            contents[-1] = json.dumps(json.loads(contents[-1])["runs"]["finetune demo"]["epochs"])
+            contents[-1] = json.dumps(
+                json.loads(contents[-1])["runs"][f"finetune demo{' 2024' * bool(more)}"]["epochs"]
+            )
     assert contents[0] != contents[1]

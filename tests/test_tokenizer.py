@@ -1,5 +1,6 @@
 """tokenizer.py: run with `pytest tests/test_tokenizer.py`."""
 
+import shutil
 import struct
 import subprocess
 import sys
@@ -340,3 +341,28 @@ def test_the_command_runs_as_the_original_did(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "tiny.bin").is_file()
+
+
+def test_a_damaged_tokenizer_does_not_hide_a_good_one(tokenizer_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"damaged")
+    shutil.copy(tokenizer_model, tmp_path / "tok-good.model")
+    n_words = Tokenizer(tokenizer_model=tokenizer_model).n_words
+    assert find_tokenizer(tmp_path / "model.pt", n_words).path.name == "tok-good.model"
+    with pytest.raises(TokenizerError, match="tokenizer.model is damaged; tok-good.model has"):
+        find_tokenizer(tmp_path / "model.pt", n_words + 1)
+
+
+def test_a_tokenizer_without_permission_is_an_error(tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(TokenizerError, match="cannot be read \\(Permission denied\\)"):
+        Tokenizer(tokenizer_model=tokenizer_model)
+
+
+def test_unknown_text_is_no_padding_where_there_are_no_bytes(tmp_path: Path) -> None:
+    model = train_tokenizer(tmp_path / "plain.model", vocab_size=120, byte_fallback=False)
+    tokenizer = Tokenizer(tokenizer_model=model)
+    assert tokenizer.pad_id == tokenizer.eos_id
+    assert tokenizer.pad_id not in tokenizer.encode("a word 日本", bos=True, eos=False)

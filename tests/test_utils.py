@@ -60,7 +60,7 @@ def test_a_device_that_is_not_there_is_an_error_that_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=f"device '{name}' is not available on this machine: use --device cpu"):
+    with pytest.raises(UsageError, match=f"device '{name}' is not available on this machine: leave it out"):
         pick_device(name)
 
 
@@ -109,9 +109,23 @@ def test_an_error_while_writing_a_new_file_leaves_nothing(tmp_path: Path) -> Non
 
 def test_a_target_that_is_a_folder_is_an_error_and_stays(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError), atomic_path(tmp_path / "folder") as temporary:
-        temporary.write_text("content")
+    with pytest.raises(UsageError, match="is no regular file: name another"), atomic_path(tmp_path / "folder"):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_device_is_not_replaced_by_a_file() -> None:
+    with pytest.raises(UsageError, match="/dev/null is no regular file"):
+        write_text("/dev/null", "content")
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "model.pt"
+    link.symlink_to(tmp_path / "disk" / "model.pt")
+    write_text(link, "content")
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "model.pt").read_text() == "content"
 
 
 def test_a_path_without_a_folder_is_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

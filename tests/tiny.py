@@ -112,17 +112,14 @@ def train_tokenizer(path: Path, vocab_size: int = 400, **options: Any) -> Path:
     from sentencepiece import SentencePieceTrainer
 
     model = io.BytesIO()
+    kind: dict[str, Any] = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"}
+    kind |= {"remove_extra_whitespaces": False, "vocab_size": vocab_size} | options
     SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 3),
         model_writer=model,
-        vocab_size=vocab_size,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
         num_threads=1,
         minloglevel=2,  # errors only
-        **options,
+        **kind,
     )
     path.write_bytes(model.getvalue())
     return path
