@@ -1,6 +1,7 @@
 # The commands of the project. `make` alone explains them. Each does its own set-up.
 
-VENV_PYTHON := .venv/bin/python  # not PYTHON: that is for setup.sh, and make would hand it on
+# Not PYTHON: that name is for setup.sh, and make would hand it on.
+VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format clean

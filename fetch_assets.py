@@ -167,8 +167,6 @@ class Fetcher:
             write_checkpoint(target, config, tensors)
         except CheckpointError as error:
             raise AssetError(f"{source.url}: {error}") from error
-        except RuntimeError as error:  # PyTorch's word for a full disk
-            raise AssetError(f"cannot be written: {error}") from error
         if not source.sha256 and not self.mirror:
             self.records.put("first_use", source.url, sha256_of(content))
         self.records.checked(file.path, target, sha256_of(target))

@@ -1,4 +1,4 @@
-"""Where tests find the real, third-party files: in the mirror that MINLLAMA_ASSETS names, or where setup.sh puts them."""
+"""Where tests find the third-party files: in the mirror that MINLLAMA_ASSETS names, or where setup.sh puts them."""
 
 import os
 from pathlib import Path

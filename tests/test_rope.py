@@ -11,7 +11,7 @@ from rope import apply_rotary_emb, reshape_for_broadcast
 
 
 def rotated_by_complex_numbers(x: torch.Tensor, theta: float = 10000.0) -> torch.Tensor:
-    """Rotate as the paper's equation 34 does: a pair is a complex number, a turn is a product. In float64."""
+    """Rotate as the paper's equation 12 does: a pair is a complex number, a turn is a product. In float64."""
     seqlen, head_dim = x.shape[1], x.shape[3]
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(seqlen, dtype=torch.float64), frequencies)

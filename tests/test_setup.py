@@ -327,3 +327,19 @@ def test_a_relative_mirror_is_meant_from_where_the_user_stands(machine: Machine,
     machine.python()
     machine.run(cwd=tmp_path, MINLLAMA_ASSETS="lab assets")
     assert f"mirror: {tmp_path}/lab assets" in machine.log.read_text().splitlines()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="skipped: needs make")
+@pytest.mark.parametrize(
+    ("target", "commands"),
+    [
+        ("demo", ["./setup.sh", ".venv/bin/python run_llama.py --option generate"]),
+        ("test", ["./setup.sh --dev --no-assets", ".venv/bin/python -m pytest"]),
+    ],
+)
+def test_the_two_commands_of_the_readme_do_their_own_setup(target: str, commands: list[str]) -> None:
+    environment = os.environ | {"PYTHON": "/usr/bin/python3"}  # is for setup.sh, and must not name the environment
+    run = subprocess.run(["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == commands
+    everything = subprocess.run(["make", "-pn"], cwd=ROOT, env=environment, capture_output=True, text=True).stdout
+    assert "\nPYTHON = /usr/bin/python3\n" in everything
