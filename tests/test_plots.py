@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from errors import MissingDependency
@@ -33,12 +34,13 @@ def test_rows_of_the_confusion_matrix_are_gold_labels(tmp_path: Path, monkeypatc
 def test_learning_curves_have_a_line_a_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
-    lines: dict[str, list[float]] = {}
+    lines: dict[str, Any] = {}
     save = Figure.savefig
 
     def spy(figure: Figure, *args: Any, **options: Any) -> None:
         for axes in figure.axes:
-            lines.update({f"{axes.get_title()}: {line.get_label()}": list(line.get_ydata()) for line in axes.lines})
+            for line in axes.lines:
+                lines[f"{axes.get_title()}: {line.get_label()}"] = np.asarray(line.get_ydata()).tolist()
         save(figure, *args, **options)
 
     monkeypatch.setattr(Figure, "savefig", spy)
