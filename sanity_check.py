@@ -46,6 +46,9 @@ def report(args: argparse.Namespace) -> int:
     except MinLlamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
 
 
 def _report(args: argparse.Namespace) -> int:

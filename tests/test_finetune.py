@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import finetune
-from checkpoint import read_checkpoint
+from checkpoint import load_torch_file, read_checkpoint, save_torch_file
 from classifier import LlamaEmbeddingClassifier
 from config import ClassifierConfig
 from errors import TrainingError
@@ -173,3 +173,33 @@ def test_predictions_come_in_the_order_of_the_rows_without_dropout(tmp_path: Pat
     rows = examples(11).ids
     alone = [int(classifier.eval()(torch.tensor([row])).argmax()) for row in rows]
     assert predict(classifier.train(), rows, 4, 3, bucketed=bucketed) == alone
+
+
+@pytest.mark.parametrize("damage", ["history", "rng", "classifier"])
+def test_a_state_that_lacks_something_is_refused(tmp_path: Path, damage: str) -> None:
+    finetuner = make_finetuner(tmp_path)
+    finetuner.fit(examples(8), examples(4), 1, ignore)
+    state = load_torch_file(finetuner.resume_path)
+    del state[damage]
+    save_torch_file(finetuner.resume_path, state)
+    with pytest.raises(TrainingError, match="does not fit this code .*: delete it and start anew"):
+        make_finetuner(tmp_path).resume()
+
+
+def test_weights_that_another_run_left_are_not_taken_for_ones_own(tmp_path: Path) -> None:
+    finetuner = make_finetuner(tmp_path)
+
+    def replace(result: EpochResult) -> None:
+        content = load_torch_file(finetuner.best_path)
+        save_torch_file(finetuner.best_path, content | {"run": {"seed": 2}})
+
+    with pytest.raises(TrainingError, match="was replaced by another run meanwhile"):
+        finetuner.fit(examples(8), examples(4), 1, replace)
+
+
+def test_what_a_killed_save_left_is_removed_in_the_end(tmp_path: Path) -> None:
+    finetuner = make_finetuner(tmp_path)
+    finetuner.fit(examples(8), examples(4), 1, ignore)
+    (tmp_path / ".best.resume.pt.abc.tmp").touch()
+    finetuner.finish()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "tiny.pt"]

@@ -395,3 +395,12 @@ def test_distance_is_in_tolerances(actual: Any, expected: torch.Tensor, far: flo
 def test_outputs_of_other_names_are_infinitely_far_apart() -> None:
     one = torch.tensor([1.0])
     assert checking.distance({"x": one}, {"y": one}, {"y": (0.01, 0.01)}) == float("inf")
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("checking.run_checks", interrupt)
+    assert sanity_check.main(["RMSNorm"]) == 130
+    assert capsys.readouterr().err == "\nStopped.\n"
