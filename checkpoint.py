@@ -44,10 +44,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[LlamaConfig, Tensors]
     under two names. Raises CheckpointError, which names the file, what is wrong with it, and what to do.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder, not a file of weights" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}. {_how_to_get(path)}")
-    _check_readable(path)
+    _require_file(path)
     is_torch_file = path.suffix != ".bin" or _is_zip(path)
     config, tensors = _read_torch(path) if is_torch_file else _read_bin(path)
     _check_shapes(path, config, tensors)
@@ -82,9 +79,7 @@ def load_torch_file(path: str | os.PathLike[str], *, memory_map: bool = False) -
     Raises CheckpointError if the file is damaged, no torch file, or holds anything but plain data and tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. {_how_to_get(path)}")
-    _check_readable(path)
+    _require_file(path)
     try:
         memory_map = memory_map and _is_zip(path)  # files of PyTorch before 1.6 are no zip and cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=memory_map)
@@ -272,8 +267,11 @@ def _how_to_get(path: Path) -> str:
     return "Check the path, or how the file was made and copied."
 
 
-def _check_readable(path: Path) -> None:
-    """Raise CheckpointError if the file cannot be opened."""
+def _require_file(path: Path) -> None:
+    """Raise CheckpointError unless there is a file that can be opened."""
+    if not path.is_file():
+        what = "is a folder, not a file of weights" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}. {_how_to_get(path)}")
     try:
         path.open("rb").close()
     except OSError as error:
