@@ -20,11 +20,10 @@ demo: ## set everything up and let a Llama write text
 
 test: ## set the environment up and run the tests (a few minutes)
 	@./setup.sh --dev --no-assets
-	@$(VENV_PYTHON) -m pytest
+	@$(VENV_PYTHON) -m pytest -m "not slow"
 
-test-all: ## run every test (so far the same as `make test`)
-	@./setup.sh --dev --no-assets
-	@$(VENV_PYTHON) -m pytest
+test-all: test ## run the slow tests as well: whole trainings, killed and resumed, on several processes
+	@$(VENV_PYTHON) -m pytest -m slow
 
 lint: ## check style and types
 	@./setup.sh --dev --no-assets
