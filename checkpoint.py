@@ -2,12 +2,16 @@
 
 Three kinds are read, told apart by their content: training checkpoints of llama2.c (`.pt`, with its names
 `wq wk wv wo` or this assignment's `compute_*`), checkpoints that this project saved, and llama2.c's exported `.bin`
-(version 0).
+(version 0). Directories are read as well: this project's own, which `write_directory` makes, with everything that a
+model needs, and those of Hugging Face's `LlamaForCausalLM`.
 """
 
+import errno
+import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,7 +22,9 @@ import torch
 
 from config import LlamaConfig, feed_forward_width
 from errors import CheckpointError
-from utils import atomic_path
+from hf_format import config_from, is_llama, tensors_from
+from safetensors_file import read_safetensors, write_safetensors
+from utils import atomic_path, write_text
 
 Tensors = dict[str, torch.Tensor]
 
@@ -33,6 +39,13 @@ LLAMA2C_SIZES = (*REQUIRED_SIZES, "n_kv_heads")
 # The header of llama2.c's export, each an int32.
 BIN_SIZES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 BIN_MAGIC = 0x616B3432  # "ak42": llama2.c's exports of version 1 and later start with it
+
+# What a checkpoint directory holds, besides a tokenizer.
+CONFIG_FILE, WEIGHTS_FILE, README_FILE = "config.json", "model.safetensors", "README.md"
+INDEX_FILE = "model.safetensors.index.json"  # Hugging Face's, where the weights are in several files
+FORMAT = "min-llama"  # the "format" in the config.json of our own directories
+TOKENIZER_NAMES = {".model": "tokenizer.model", ".json": "tokenizer.json"}
+TOKENIZER_CONFIG = "tokenizer_config.json"  # goes with a tokenizer.json, where there is one
 # The weights that setup.sh fetches, by the names of their files; of others nobody here knows where they come from.
 FETCHED_WEIGHTS = ("stories42M", "stories15M", "stories260K")
 
@@ -44,6 +57,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[LlamaConfig, Tensors]
     under two names. Raises CheckpointError, which names the file, what is wrong with it, and what to do.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_directory(path)
     _require_file(path)
     is_torch_file = path.suffix != ".bin" or _is_zip(path)
     config, tensors = _read_torch(path) if is_torch_file else _read_bin(path)
@@ -61,6 +76,45 @@ def write_checkpoint(
     defaults = asdict(LlamaConfig())
     sizes = {name: value for name, value in asdict(config).items() if name in LLAMA2C_SIZES or value != defaults[name]}
     save_torch_file(path, {"model_args": sizes, "model": dict(tensors), **extra})
+
+
+def write_directory(
+    folder: str | os.PathLike[str],
+    config: LlamaConfig,
+    tensors: Mapping[str, torch.Tensor],
+    tokenizer_file: str | os.PathLike[str] | None = None,
+    readme: str = "",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Save a checkpoint as a directory that needs nothing else: weights, config.json, tokenizer and README.md.
+
+    The weights are stored in `dtype`, in full also where modules share them; only a tied output matrix is left out.
+    `tokenizer_file` is a SentencePiece `.model` or a `tokenizer.json`. Each file is written atomically, and config.json
+    last: whenever the writer is killed, the folder is the old checkpoint, the new one, or refused by
+    `read_checkpoint`; of one model's checkpoints over another (same config and tokenizer) it is always the old or
+    the new. Raises CheckpointError if the tensors are not those of `config`, do not fit `dtype`, or the disk is full.
+    """
+    folder = Path(folder)
+    tensors = _directory_tensors(folder, config, tensors, dtype)
+    text = json.dumps({"format": FORMAT, **asdict(config)}, indent=2) + "\n"
+    tokenizer = _tokenizer_files(tokenizer_file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _describes_the_same(folder, text, tokenizer):
+            (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for name in (*TOKENIZER_NAMES.values(), TOKENIZER_CONFIG):
+            if name not in tokenizer:
+                (folder / name).unlink(missing_ok=True)
+        for name, source in tokenizer.items():
+            if not _same_bytes(folder / name, source):
+                with atomic_path(folder / name) as temporary:
+                    shutil.copyfile(source, temporary)
+        write_safetensors(folder / WEIGHTS_FILE, tensors)
+        write_text(folder / README_FILE, readme)
+        write_text(folder / CONFIG_FILE, text)
+    except OSError as error:
+        hint = "is the disk full?" if error.errno == errno.ENOSPC else "check the path and its permissions"
+        raise CheckpointError(f"{folder} cannot be written ({error.strerror}): {hint}") from error
 
 
 def save_torch_file(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
@@ -116,6 +170,153 @@ def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     for layer_id in range(config.n_layers):
         shapes |= {f"layers.{layer_id}.{name}": shape for name, shape in layer.items()}
     return shapes | {"norm.weight": (dim,), "output.weight": (config.vocab_size, dim)}
+
+
+def _read_directory(folder: Path) -> tuple[LlamaConfig, Tensors]:
+    """Read a checkpoint directory, ours or Hugging Face's."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} is a folder, not a file of weights, and without {CONFIG_FILE} no checkpoint directory either. "
+            + _how_to_get(folder)
+        )
+    content = _read_json(path)
+    is_ours = content.get("format") == FORMAT
+    if is_ours:
+        config = _own_config(path, content)
+    elif is_llama(content):
+        config = _hf_config(path, content)
+    else:
+        kind = content.get("model_type") or content.get("architectures") or content.get("format")
+        raise _not_a_llama(path, f"describes a model of type {kind!r}, neither {FORMAT!r} nor a LlamaForCausalLM")
+    weights = folder / WEIGHTS_FILE
+    found = read_safetensors(weights) if is_ours or weights.is_file() else _read_shards(folder)
+    if not is_ours:
+        found = tensors_from(found, config)
+    tensors = _as_floats(weights, found)
+    if config.tie_word_embeddings:
+        _share_embedding(weights, tensors)
+    _check_shapes(weights, config, tensors, asking=CONFIG_FILE)
+    return config, tensors
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        raise _not_a_llama(path, f"is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise _not_a_llama(path, f"holds a {type(content).__name__}, not the object that describes a model")
+    return content
+
+
+def _own_config(path: Path, content: dict[str, Any]) -> LlamaConfig:
+    """Build the configuration from the config.json of our own directories, whose every key must be known."""
+    sizes = {name: value for name, value in content.items() if name != "format"}
+    if unknown := sorted(sizes.keys() - asdict(LlamaConfig()).keys()):
+        raise _not_a_llama(path, f"has keys that no Llama here knows: {', '.join(unknown)}")
+    if missing := [name for name in REQUIRED_SIZES if name not in sizes]:
+        raise _not_a_llama(path, f"lacks {', '.join(missing)}")
+    try:
+        return LlamaConfig(**sizes)
+    except (ValueError, TypeError) as error:
+        raise _not_a_llama(path, f"does not describe a Llama: {error}") from error
+
+
+def _hf_config(path: Path, content: dict[str, Any]) -> LlamaConfig:
+    """Translate Hugging Face's config.json."""
+    try:
+        return config_from(content)
+    except (ValueError, TypeError) as error:
+        raise _not_a_llama(path, f"does not describe a Llama that can be read here: {error}") from error
+
+
+def _read_shards(folder: Path) -> Tensors:
+    """Read Hugging Face's weights in several files, which an index lists: each tensor must be where it says."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        raise _not_a_llama(folder, f"holds neither {WEIGHTS_FILE} nor {INDEX_FILE}, and other forms are not read")
+    places = _read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise _not_a_llama(index, "has no weight_map of names and files")
+    tensors: Tensors = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:
+            raise _not_a_llama(index, f"names {file!r}, which is no file of this folder")
+        shard = read_safetensors(folder / file)
+        expected = {name for name, place in places.items() if place == file}
+        if wrong := sorted(shard.keys() ^ expected):
+            where = "in the file and not in the index" if wrong[0] in shard else "in the index and not in the file"
+            raise _not_a_llama(folder / file, f"does not fit its index: {wrong[0]} is {where}")
+        tensors |= shard
+    return tensors
+
+
+def _as_floats(path: Path, tensors: Tensors) -> Tensors:
+    """Return tensors of any floating dtype in float32."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise _not_a_llama(path, f"{name} is of {tensor.dtype}, and weights are floating-point numbers")
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _share_embedding(path: Path, tensors: Tensors) -> None:
+    """Let the output matrix be the embedding; the file may hold it a second time, but no other one."""
+    embedding, output = tensors.get("tok_embeddings.weight"), tensors.get("output.weight")
+    if embedding is None:
+        return  # the check of names reports it
+    if output is not None and not torch.equal(embedding, output):
+        raise _not_a_llama(path, f"its output matrix is not its embedding, and {CONFIG_FILE} ties the two")
+    tensors["output.weight"] = embedding
+
+
+def _directory_tensors(
+    folder: Path, config: LlamaConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> Tensors:
+    """Return what a directory stores of a model: checked, in `dtype`, and without a tied output matrix."""
+    path = folder / WEIGHTS_FILE
+    found = {_own_name(name): tensor.detach().cpu() for name, tensor in tensors.items()}
+    if config.tie_word_embeddings:
+        _share_embedding(path, found)
+    _check_shapes(path, config, found, asking="its configuration")
+    if config.tie_word_embeddings:
+        del found["output.weight"]
+    stored = {name: tensor.to(dtype) for name, tensor in found.items()}
+    for name, tensor in stored.items():
+        if not torch.equal(tensor.isfinite(), found[name].isfinite()):
+            raise CheckpointError(f"{path}: {name} holds values too large for {dtype}. Save it in torch.float32.")
+    return stored
+
+
+def _tokenizer_files(tokenizer_file: str | os.PathLike[str] | None) -> dict[str, Path]:
+    """Return which files hold a tokenizer, by the names that they get in a checkpoint directory."""
+    if tokenizer_file is None:
+        return {}
+    path = Path(tokenizer_file)
+    if path.suffix not in TOKENIZER_NAMES or not path.is_file():
+        raise CheckpointError(
+            f"{path} cannot go into a checkpoint directory: name a SentencePiece .model or a tokenizer.json."
+        )
+    config = path.with_name(TOKENIZER_CONFIG)
+    has_config = path.suffix == ".json" and config.is_file()
+    return {TOKENIZER_NAMES[path.suffix]: path} | ({TOKENIZER_CONFIG: config} if has_config else {})
+
+
+def _describes_the_same(folder: Path, config: str, tokenizer: dict[str, Path]) -> bool:
+    """Say whether a folder holds a checkpoint with this config.json and this tokenizer already."""
+    path = folder / CONFIG_FILE
+    if not path.is_file() or path.read_bytes() != config.encode():
+        return False
+    old = {name for name in (*TOKENIZER_NAMES.values(), TOKENIZER_CONFIG) if (folder / name).exists()}
+    return old == set(tokenizer) and all(_same_bytes(folder / name, source) for name, source in tokenizer.items())
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    """Say whether two files hold the same; one that is not there differs from every other."""
+    return first.is_file() and first.read_bytes() == second.read_bytes()
 
 
 def _is_zip(path: Path) -> bool:
@@ -186,7 +387,7 @@ def _read_bin(path: Path) -> tuple[LlamaConfig, Tensors]:
     actual = path.stat().st_size
     if actual < 4 * config.n_layers * config.dim:  # also keeps an absurd header from building an absurd layout
         raise CheckpointError(_cut_short(path))
-    layout = _bin_layout(config)
+    layout = bin_layout(config)
     expected = 4 * (len(BIN_SIZES) + sum(count * math.prod(shape) for _, count, shape in layout))
     if actual < expected:
         raise CheckpointError(_cut_short(path, expected))
@@ -213,7 +414,7 @@ def _read_bin_sizes(path: Path) -> dict[str, Any]:
     return sizes
 
 
-def _bin_layout(config: LlamaConfig) -> list[tuple[str, int, tuple[int, ...]]]:
+def bin_layout(config: LlamaConfig) -> list[tuple[str, int, tuple[int, ...]]]:
     """Return what stands in the file, in order: name (with {} for the layer), number of layers, shape in one layer."""
     shapes, n_layers = tensor_shapes(config), config.n_layers
     in_layers = (
@@ -241,10 +442,14 @@ def _cut_into_tensors(floats: torch.Tensor, layout: list[tuple[str, int, tuple[i
     return tensors
 
 
-def _check_shapes(path: Path, config: LlamaConfig, tensors: Tensors) -> None:
-    """Raise CheckpointError unless the tensors are those of the configuration, no more, no fewer."""
+def _check_shapes(path: Path, config: LlamaConfig, tensors: Tensors, asking: str = "model_args") -> None:
+    """Raise CheckpointError unless the tensors are those of the configuration, no more, no fewer.
+
+    `asking` is what the configuration stands in.
+    """
+    ask = "ask" if asking == "model_args" else "asks"
     if config.n_layers > len(tensors):
-        raise _not_a_llama(path, f"model_args ask for {config.n_layers} layers, the file has {len(tensors)} tensors")
+        raise _not_a_llama(path, f"{asking} {ask} for {config.n_layers} layers, the file has {len(tensors)} tensors")
     shapes = tensor_shapes(config)
     if missing := [name for name in shapes if name not in tensors]:
         raise _not_a_llama(path, f"{len(missing)} tensors are missing, the first is {missing[0]}")
@@ -252,7 +457,7 @@ def _check_shapes(path: Path, config: LlamaConfig, tensors: Tensors) -> None:
         raise _not_a_llama(path, f"{len(unexpected)} tensors belong to no Llama, the first is {unexpected[0]}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
-            raise _not_a_llama(path, f"{name} has shape {tuple(tensors[name].shape)}, model_args ask for {shape}")
+            raise _not_a_llama(path, f"{name} has shape {tuple(tensors[name].shape)}, {asking} {ask} for {shape}")
 
 
 def _not_a_llama(path: Path, what: str) -> CheckpointError:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+POSITION_EMBEDDINGS = ("rotary", "alibi")
+
 
 @dataclass
 class LlamaConfig:
@@ -23,7 +25,7 @@ class LlamaConfig:
     layer_norm_eps: float = 1e-5
     multiple_of: int = 32  # the hidden layer's width is rounded up to a multiple of this
     hidden_dim: int | None = None
-    position_embedding_type: str = "rotary"
+    position_embedding_type: str = "rotary"  # or "alibi", see alibi.py
     use_cache: bool = True  # read by code written for the original; this project's model keeps no cache
     causal: bool = True
     rope_theta: float = 10000.0
@@ -38,22 +40,31 @@ class LlamaConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not isinstance(self.pad_id, int):
+            raise ValueError(f"pad_id must be a whole number, got {self.pad_id!r}")
+        for name in ("use_cache", "causal", "tie_word_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.hidden_dim is not None and (not isinstance(self.hidden_dim, int) or self.hidden_dim < 1):
             raise ValueError(f"hidden_dim must be at least 1 or None, got {self.hidden_dim!r}")
         for name in ("layer_norm_eps", "rope_theta"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")
-        if self.dim % self.n_heads or (self.dim // self.n_heads) % 2:
+        if self.position_embedding_type not in POSITION_EMBEDDINGS:
+            raise ValueError(
+                f"position_embedding_type must be 'rotary' or 'alibi', got {self.position_embedding_type!r}"
+            )
+        if self.position_embedding_type == "rotary" and self.dim % (2 * self.n_heads):
             raise ValueError(
                 f"dim ({self.dim}) must be an even multiple of n_heads ({self.n_heads}): RoPE rotates pairs"
             )
+        if self.dim % self.n_heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads})")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.position_embedding_type != "rotary":
-            raise ValueError(f"position_embedding_type must be 'rotary', got {self.position_embedding_type!r}")
 
 
 def feed_forward_width(dim: int, multiple_of: int) -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from alibi import alibi_bias
 from base_llama import LlamaPreTrainedModel
 from checkpoint import read_checkpoint
 from config import LlamaConfig, feed_forward_width
@@ -60,6 +61,7 @@ class Attention(nn.Module):
         self.head_dim = config.dim // config.n_heads
         self.max_seq_len = config.max_seq_len
         self.rope_theta = config.rope_theta
+        self.position_embedding_type = config.position_embedding_type
         self.causal = config.causal
         # None, or a tensor (n_heads, seqlen, seqlen) that is added to the scaled scores
         self.attention_bias: torch.Tensor | None = None
@@ -100,6 +102,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Project, rotate queries and keys, share keys and values among the query heads, attend, project back.
 
+        With position_embedding_type "alibi", nothing is rotated: `attention_bias` tells the positions (see alibi.py).
+
         Query head h reads key and value head h // n_rep: each key and value head is repeated n_rep times, and the
         repetitions stand next to each other (arXiv 2305.13245, figure 2).
 
@@ -109,7 +113,11 @@ class Attention(nn.Module):
         query = self.compute_query(x).view(bs, seqlen, self.n_local_heads, self.head_dim)
         key = self.compute_key(x).view(bs, seqlen, self.n_local_kv_heads, self.head_dim)
         value = self.compute_value(x).view(bs, seqlen, self.n_local_kv_heads, self.head_dim)
-        query, key = apply_rotary_emb(query, key, self.head_dim, self.max_seq_len, self.rope_theta)
+        has_alibi = self.position_embedding_type == "alibi"
+        if has_alibi:
+            self.attention_bias = alibi_bias(self.n_local_heads, seqlen, x.device).to(query.dtype)
+        else:
+            query, key = apply_rotary_emb(query, key, self.head_dim, self.max_seq_len, self.rope_theta)
 
         # key and value: (bs, seqlen, n_kv_heads, head_dim) -> (bs, seqlen, n_heads, head_dim)
         ### BEGIN SOLUTION gqa
@@ -120,6 +128,8 @@ class Attention(nn.Module):
         # (bs, seqlen, n_heads, head_dim) -> (bs, n_heads, seqlen, head_dim)
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
         mixed = self.compute_query_key_value_scores(query, key, value)
+        if has_alibi:
+            self.attention_bias = None  # n_heads · seqlen² numbers that no layer needs to keep
         mixed = mixed.transpose(1, 2).reshape(bs, seqlen, -1)  # (bs, seqlen, n_heads · head_dim)
         return self.resid_dropout(self.compute_output(mixed))
 
@@ -245,7 +255,7 @@ class Llama(LlamaPreTrainedModel):
 
 
 def load_pretrained(path: str | os.PathLike[str]) -> Llama:
-    """Load a Llama from a checkpoint: llama2.c's `.pt` or `.bin`, or one that this project saved.
+    """Load a Llama from a checkpoint: llama2.c's `.pt` or `.bin`, one that this project saved, or a directory.
 
     The model is on the CPU, in float32 and in evaluation mode. Raises CheckpointError (see `read_checkpoint`).
     """

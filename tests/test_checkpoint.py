@@ -1,7 +1,10 @@
 """checkpoint.py, and llama.load_pretrained: run with `pytest tests/test_checkpoint.py`."""
 
+import errno
+import json
 import pickle
 import re
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +15,22 @@ import torch
 import torch.nn.functional as F
 
 import checkpoint
-from checkpoint import check_finite, load_torch_file, read_checkpoint, tensor_shapes, write_checkpoint
+from checkpoint import (
+    check_finite,
+    load_torch_file,
+    read_checkpoint,
+    tensor_shapes,
+    write_checkpoint,
+    write_directory,
+)
 from config import LlamaConfig
 from errors import CheckpointError
 from llama import Llama, load_pretrained
 from optimizer import AdamW
+from safetensors_file import read_safetensors, write_safetensors
 from tests.assets_dir import require_asset
 from tests.tiny import layer_of, padded, random_llama, random_tokens, save_llama, tiny_config, write_bin
+from tokenizer import find_tokenizer
 from utils import sha256_of
 
 LLAMA2C_NAMES = {"compute_query": "wq", "compute_key": "wk", "compute_value": "wv", "compute_output": "wo"}
@@ -634,3 +646,290 @@ def test_predictions_survive_saving_and_loading(tmp_path: Path) -> None:
     loaded = load_pretrained(save_llama(tmp_path / "model.pt", model))
     assert torch.equal(loaded(batch, targets=batch)[0], model(batch, targets=batch)[0])
     assert torch.equal(loaded.generate(batch[:1], 30, 0.0), model.generate(batch[:1], 30, 0.0))
+
+
+# ---------------------------------------------------------------------------------------------------------- directories
+
+
+def save_folder(folder: Path, model: Llama, **options: Any) -> Path:
+    write_directory(folder, model.config, model.state_dict(), **options)
+    return folder
+
+
+AWAY = object()
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change keys of a config.json; a change to AWAY takes the key away."""
+    path = folder / "config.json"
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not AWAY}))
+
+
+def edit_tensors(folder: Path, **changes: torch.Tensor | None) -> None:
+    """Replace tensors of a directory by name, with __ for each full stop; None takes a tensor away."""
+    tensors: dict[str, torch.Tensor | None] = dict(read_safetensors(folder / "model.safetensors"))
+    tensors |= {name.replace("__", "."): tensor for name, tensor in changes.items()}
+    write_safetensors(folder / "model.safetensors", {name: t for name, t in tensors.items() if t is not None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n_kv_heads": None, "hidden_dim": 50, "tie_word_embeddings": False},
+        {"dropout": 0.2, "layer_norm_eps": 1e-3, "rope_theta": 500.0, "causal": False, "pad_id": 0, "use_cache": False},
+        {"position_embedding_type": "alibi", "n_heads": 3, "n_kv_heads": 1, "dim": 27},
+    ],
+)
+def test_a_directory_is_read_back_as_it_was_written(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = random_llama(**changes)
+    config, tensors = read_checkpoint(save_folder(tmp_path / "model", model))
+    assert config == model.config
+    assert tensors.keys() == tensor_shapes(config).keys()
+    loaded = load_pretrained(tmp_path / "model")
+    assert (loaded.output.weight is loaded.tok_embeddings.weight) == config.tie_word_embeddings
+    assert_same_model(loaded, model)
+
+
+def test_a_directory_holds_all_that_a_model_needs(tmp_path: Path, tokenizer_model: Path) -> None:
+    model = random_llama(vocab_size=400)
+    folder = save_folder(tmp_path / "model", model, tokenizer_file=tokenizer_model, readme="# A model\n")
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "model.safetensors", "tokenizer.model", "README.md")
+    }
+    assert json.loads((folder / "config.json").read_text())["format"] == "min-llama"
+    assert (folder / "README.md").read_text() == "# A model\n"
+    assert find_tokenizer(folder, 400).path == folder / "tokenizer.model"
+
+
+def test_a_byte_level_tokenizer_comes_with_its_own_settings(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(f'{{"name": "{name}"}}')
+    folder = save_folder(tmp_path / "model", random_llama(), tokenizer_file=tmp_path / "tokenizer.json")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_directory_stores_the_precision_that_is_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = random_llama()
+    folder = save_folder(tmp_path / "model", model, dtype=dtype)
+    assert {tensor.dtype for tensor in read_safetensors(folder / "model.safetensors").values()} == {dtype}
+    loaded = load_pretrained(folder)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.to(dtype).float())
+
+
+def test_layers_that_share_their_weights_are_saved_in_full(tmp_path: Path) -> None:
+    model = random_llama(n_layers=4)
+    model.layers[2], model.layers[3] = model.layers[0], model.layers[1]
+    folder = save_folder(tmp_path / "model", model)
+    assert len(read_safetensors(folder / "model.safetensors")) == len(tensor_shapes(model.config)) - 1  # tied output
+    assert_same_model(load_pretrained(folder), model)
+
+
+def test_a_model_that_was_compiled_is_saved_under_plain_names(tmp_path: Path) -> None:
+    model = random_llama()
+    compiled = {f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
+    write_directory(tmp_path / "model", model.config, compiled)
+    assert_same_model(load_pretrained(tmp_path / "model"), model)
+
+
+def test_a_directory_may_replace_itself_while_its_weights_are_in_use(tmp_path: Path, tokenizer_model: Path) -> None:
+    model = random_llama(vocab_size=400)
+    folder = save_folder(tmp_path / "model", model, tokenizer_file=tokenizer_model)
+    loaded = load_pretrained(folder)  # its weights are mapped from the file
+    save_folder(folder, loaded, tokenizer_file=folder / "tokenizer.model", readme="again")
+    assert_same_model(loaded, model)
+    assert_same_model(load_pretrained(folder), model)
+    assert find_tokenizer(folder, 400)
+
+
+def test_no_tokenizer_of_the_model_before_stays_in_a_directory(tmp_path: Path, tokenizer_model: Path) -> None:
+    folder = save_folder(tmp_path / "model", random_llama(), tokenizer_file=tokenizer_model)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    save_folder(folder, random_llama(), tokenizer_file=tmp_path / "tokenizer.json")
+    assert [path.name for path in folder.glob("tok*")] == ["tokenizer.json"]
+    save_folder(folder, random_llama())
+    assert not list(folder.glob("tok*"))
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process at some point."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """Let the process end before its next write to a directory, once there were so many."""
+    done: list[Any] = []
+    for name in ("write_safetensors", "write_text"):
+        real = getattr(checkpoint, name)
+
+        def write(*args: Any, real: Callable[..., None] = real) -> None:
+            if len(done) == writes:
+                raise KilledError
+            real(*args)
+            done.append(args)
+
+        monkeypatch.setattr(checkpoint, name, write)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_writer_that_is_killed_leaves_the_old_model_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    old, new = random_llama(seed=1), random_llama(seed=2)
+    folder = save_folder(tmp_path / "model", old)
+    with monkeypatch.context() as patch:
+        kill_after(patch, writes)
+        if writes < 3:
+            with pytest.raises(KilledError):
+                save_folder(folder, new)
+        else:
+            save_folder(folder, new)
+    assert_same_model(load_pretrained(folder), old if writes == 0 else new)
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("writes", range(3))
+@pytest.mark.parametrize("overwrite", [True, False], ids=["over-another-model", "new"])
+def test_a_directory_that_is_half_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int, overwrite: bool
+) -> None:
+    """RoPE with another theta has tensors of the same shapes: the mixture could not be told from a model."""
+    folder = tmp_path / "model"
+    if overwrite:
+        save_folder(folder, random_llama(rope_theta=500.0))
+    kill_after(monkeypatch, writes)
+    with pytest.raises(KilledError):
+        save_folder(folder, random_llama())
+    with pytest.raises(CheckpointError, match="without config.json no checkpoint directory"):
+        read_checkpoint(folder)
+
+
+def test_a_disk_that_fills_up_while_a_directory_is_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_folder(tmp_path / "model", random_llama())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_text", full)
+    with pytest.raises(CheckpointError, match=r"model cannot be written \(No space left on device\): is the disk full"):
+        save_folder(folder, random_llama())
+
+
+def test_a_file_where_the_directory_should_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"model cannot be written \(.*\): check the path and its permissions"):
+        save_folder(tmp_path / "model", random_llama())
+
+
+def test_what_no_directory_can_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder, model = tmp_path / "model", random_llama()
+    weights = model.state_dict()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.bin cannot go into a checkpoint directory"):
+        write_directory(folder, model.config, weights, tokenizer_file=tmp_path / "tokenizer.bin")
+    with pytest.raises(CheckpointError, match=r"gone\.model cannot go into a checkpoint directory"):
+        write_directory(folder, model.config, weights, tokenizer_file=tmp_path / "gone.model")
+    with pytest.raises(CheckpointError, match=r"norm\.weight holds values too large for torch\.float16"):
+        large = weights | {"norm.weight": torch.full((32,), 1e6)}
+        write_directory(folder, model.config, large, dtype=torch.float16)
+    with pytest.raises(CheckpointError, match="its output matrix is not its embedding"):
+        write_directory(folder, model.config, weights | {"output.weight": torch.ones(40, 32)})
+    with pytest.raises(CheckpointError, match=r"1 tensors are missing, the first is norm\.weight"):
+        write_directory(folder, model.config, {n: t for n, t in weights.items() if n != "norm.weight"})
+    with pytest.raises(CheckpointError, match=r"norm\.weight has shape \(3,\), its configuration asks for \(32,\)"):
+        write_directory(folder, model.config, weights | {"norm.weight": torch.ones(3)})
+    assert not folder.exists()
+
+
+DAMAGED: list[tuple[Callable[[Path], object], str, str]] = [
+    (
+        lambda folder: (folder / "config.json").unlink(),
+        "",
+        "is a folder, not a file of weights, and without config.json",
+    ),
+    (lambda folder: (folder / "config.json").write_text("{"), "config.json", "is no JSON"),
+    (lambda folder: (folder / "config.json").write_bytes(b"\xff"), "config.json", "is no JSON"),
+    (lambda folder: (folder / "config.json").write_text("[" * 99999), "config.json", "is no JSON"),
+    (lambda folder: (folder / "config.json").write_text("[1]"), "config.json", "holds a list, not the object"),
+    (lambda folder: edit_config(folder, format=AWAY), "config.json", "describes a model of type None, neither 'min-"),
+    (lambda folder: edit_config(folder, format="other"), "config.json", "describes a model of type 'other'"),
+    (lambda folder: edit_config(folder, experts=8), "config.json", "has keys that no Llama here knows: experts"),
+    (lambda folder: edit_config(folder, dim=AWAY, max_seq_len=AWAY), "config.json", "lacks dim, max_seq"),
+    (lambda folder: edit_config(folder, dim="32"), "config.json", "dim must be a whole number of at least 1, got '32'"),
+    (lambda folder: edit_config(folder, dropout="a"), "config.json", "does not describe a Llama"),
+    (lambda folder: edit_config(folder, causal="no"), "config.json", "causal must be True or False, got 'no'"),
+    (lambda folder: edit_config(folder, pad_id="no"), "config.json", "pad_id must be a whole number, got 'no'"),
+    (
+        lambda folder: edit_config(folder, n_layers=3),
+        "model.safetensors",
+        "9 tensors are missing, the first is layers.2",
+    ),
+    (lambda folder: edit_config(folder, n_layers=9**9), "model.safetensors", "asks for 387420489 layers"),
+    (lambda folder: edit_config(folder, vocab_size=41), "model.safetensors", r"config.json asks for \(41, 32\)"),
+    (lambda folder: edit_config(folder, tie_word_embeddings=False), "model.safetensors", "the first is output.weight"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors", "cannot be read"),
+    (
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        "model.safetensors",
+        "no safetensors file",
+    ),
+    (lambda folder: edit_tensors(folder, norm__weight=None), "model.safetensors", "the first is norm.weight"),
+    (lambda folder: edit_tensors(folder, tok_embeddings__weight=None), "model.safetensors", "is tok_embeddings.weight"),
+    (lambda folder: edit_tensors(folder, extra=torch.ones(1)), "model.safetensors", "belong to no Llama, .* extra"),
+    (lambda folder: edit_tensors(folder, norm__weight=torch.ones(2)), "model.safetensors", r"has shape \(2,\)"),
+    (lambda folder: edit_tensors(folder, norm__weight=torch.ones(32).int()), "model.safetensors", "is of torch.int32"),
+    (
+        lambda folder: edit_tensors(folder, output__weight=torch.ones(40, 32)),
+        "model.safetensors",
+        "is not its embedding",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "file", "text"), DAMAGED, ids=[f"{file}: {text}"[:50] for _, file, text in DAMAGED])
+def test_a_directory_that_is_no_checkpoint_is_refused_with_the_file_and_the_reason(
+    tmp_path: Path, damage: Callable[[Path], object], file: str, text: str
+) -> None:
+    folder = save_folder(tmp_path / "model", random_llama())
+    damage(folder)
+    with pytest.raises(CheckpointError, match=text) as caught:
+        load_pretrained(folder)
+    assert str(folder / file) in str(caught.value)
+    assert REMEDY.search(str(caught.value).replace(str(folder), ""))
+
+
+def test_a_config_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "model", random_llama())
+    edit_config(folder, rope_theta=AWAY, hidden_dim=AWAY, tie_word_embeddings=AWAY, position_embedding_type=AWAY)
+    assert read_checkpoint(folder)[0] == tiny_config()
+
+
+def test_an_embedding_that_a_directory_holds_twice_is_fine(tmp_path: Path) -> None:
+    model = random_llama()
+    folder = save_folder(tmp_path / "model", model)
+    edit_tensors(folder, output__weight=model.output.weight)
+    loaded = load_pretrained(folder)
+    assert loaded.output.weight is loaded.tok_embeddings.weight
+
+
+def test_a_config_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_folder(tmp_path / "model", random_llama())
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(
+        CheckpointError, match=r"config\.json cannot be read \(Permission denied\): check its permissions"
+    ):
+        read_checkpoint(folder)
+
+
+def test_a_copied_directory_is_a_checkpoint_as_well(tmp_path: Path) -> None:
+    model = random_llama()
+    shutil.copytree(save_folder(tmp_path / "model", model), tmp_path / "elsewhere" / "copy")
+    assert_same_model(load_pretrained(tmp_path / "elsewhere" / "copy"), model)

@@ -72,15 +72,25 @@ def test_the_hidden_layer_is_two_thirds_of_four_times_dim_rounded_up(dim: int, m
         ({"dim": 36}, r"dim \(36\) must be an even multiple of n_heads \(4\)"),  # head_dim 9 has no pairs
         ({"n_kv_heads": 3}, r"n_heads \(4\) must be a multiple of n_kv_heads \(3\)"),
         ({"n_kv_heads": 8}, r"n_heads \(4\) must be a multiple of n_kv_heads \(8\)"),
+        ({"pad_id": None}, "pad_id must be a whole number, got None"),
+        ({"causal": 1}, "causal must be True or False, got 1"),
+        ({"tie_word_embeddings": None}, "tie_word_embeddings must be True or False, got None"),
+        ({"use_cache": "no"}, "use_cache must be True or False, got 'no'"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
         ({"dropout": float("nan")}, r"dropout must be in \[0, 1\), got nan"),
-        ({"position_embedding_type": "absolute"}, "position_embedding_type must be 'rotary', got 'absolute'"),
+        ({"position_embedding_type": "absolute"}, "must be 'rotary' or 'alibi', got 'absolute'"),
+        ({"position_embedding_type": None}, "must be 'rotary' or 'alibi', got None"),
+        ({"dim": 30, "position_embedding_type": "alibi"}, r"dim \(30\) must be a multiple of n_heads \(4\)"),
     ],
 )
 def test_a_size_that_makes_no_llama_is_named_with_its_value(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         tiny_config(**changes)
+
+
+def test_heads_of_an_odd_size_are_fine_without_rope() -> None:
+    assert tiny_config(dim=36, position_embedding_type="alibi").dim == 36  # head_dim 9
 
 
 def test_a_classifier_finetunes_with_dropout_unless_told_otherwise() -> None:
