@@ -19,7 +19,8 @@ class Source:
     """One place that has a file.
 
     `mirror` is its path in a local mirror (None: mirrors do not hold it). `sha256` and `size` (bytes) are None where
-    none is published. `convert` says that it is a checkpoint in another form, which is rewritten into the file wanted.
+    none is published. `convert` says that it is a checkpoint in another form, which is rewritten into the file wanted;
+    `recorded`, that the checksum of the first download is all there is to compare later ones with.
     """
 
     url: str
@@ -27,6 +28,7 @@ class Source:
     sha256: str | None
     size: int | None
     convert: bool
+    recorded: bool = False
 
     @property
     def host(self) -> str:
@@ -162,11 +164,16 @@ def _source(table: _Table) -> Source:
         sha256=table.optional("sha256", str),
         size=table.optional("bytes", int),
         convert=table.optional("convert", bool) or False,
+        recorded=table.optional("recorded", bool) or False,
     )
     if source.sha256 and (len(source.sha256) != 64 or set(source.sha256) - set("0123456789abcdef")):
         raise table.fail("'sha256' must be 64 hexadecimal digits in lower case")
-    if not source.convert and not (source.sha256 and source.size):
-        raise table.fail("'sha256' and 'bytes' are required unless convert = true (then the tensors are checked)")
+    if source.recorded and (source.sha256 or source.convert):
+        raise table.fail("'recorded' belongs to a source that has neither 'sha256' nor 'convert'")
+    if not source.convert and not source.recorded and not (source.sha256 and source.size):
+        raise table.fail(
+            "'sha256' and 'bytes' are required unless convert = true (then the tensors are checked) or recorded = true"
+        )
     table.finish()
     return source
 

@@ -87,6 +87,8 @@ class Fetcher:
         checksum = self.records.checksum(file.path, target)
         if file.model:
             return None if checksum else self._problem_of_checkpoint(file, target)
+        if any(source.recorded for source in file.sources):
+            return None  # nobody says what is right; it took its place as a whole
         size = target.stat().st_size
         if size not in {source.size for source in file.sources}:
             return f"has {size:,} bytes, unlike the published file"
@@ -119,6 +121,8 @@ class Fetcher:
                 with atomic_path(target) as temporary:
                     shutil.copyfile(content, temporary)
             else:
+                if source.recorded:
+                    self.records.put("first_use", source.url, sha256_of(content))
                 content.replace(target)
         for left_over in target.parent.glob(f".{target.name}.*.part"):  # of sources that were given up
             left_over.unlink()
@@ -264,7 +268,8 @@ def _print_list(assets: list[Asset], root: Path) -> None:
     for asset in assets:
         choice = "by default" if asset.default else f"only with --only {asset.name}"
         print(f"{asset.name}: {asset.about}")
-        print(f"    {asset.size:,} bytes, {choice}; needed by {asset.needed_by}; licence: {asset.licence}")
+        size = f"{asset.size:,} bytes" if asset.size else "of unpublished size"
+        print(f"    {size}, {choice}; needed by {asset.needed_by}; licence: {asset.licence}")
         for file in asset.files:
             print(f"    {'there ' if (root / file.path).is_file() else 'absent'} {file.path}")
 

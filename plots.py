@@ -22,7 +22,7 @@ def require_matplotlib() -> None:
 
 def plot_learning_curves(history: Sequence["EpochResult"], path: Path) -> None:
     """Draw loss and accuracies by epoch."""
-    figure, (left, right) = _figure(columns=2)
+    figure, (left, right) = new_figure(columns=2)
     epochs = [result.epoch for result in history]
     left.plot(epochs, [result.train_loss for result in history], marker="o")
     left.set(title="Training loss", xlabel="epoch", ylabel="nats a sentence", xticks=epochs)
@@ -30,31 +30,34 @@ def plot_learning_curves(history: Sequence["EpochResult"], path: Path) -> None:
     right.plot(epochs, [result.dev_acc for result in history], marker="o", label="dev")
     right.set(title="Accuracy", xlabel="epoch", ylabel="share of sentences", xticks=epochs, ylim=(0, 1))
     right.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(gold: Sequence[int], predicted: Sequence[int], label_names: Sequence[str], path: Path) -> None:
     """Draw how often each label was predicted for each gold label."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    figure, (axes,) = _figure(columns=1)
+    figure, (axes,) = new_figure(columns=1)
     labels = range(len(label_names))
     ConfusionMatrixDisplay.from_predictions(
         gold, predicted, labels=labels, display_labels=label_names, cmap="Blues", colorbar=False, ax=axes
     )
     axes.set(xlabel="predicted", ylabel="gold", title=f"{path.stem} ({len(gold)} sentences)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(columns: int) -> tuple[Any, Any]:
-    """Return a figure that belongs to no window, and its axes in a row."""
-    from matplotlib.figure import Figure
+def new_figure(columns: int) -> tuple[Any, Any]:
+    """Return a figure that belongs to no window, and its axes in a row. Raises MissingDependency without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency("drawing", "matplotlib") from error
 
     figure = Figure(figsize=(5.0 * columns, 4.0), layout="constrained")
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Write the figure, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

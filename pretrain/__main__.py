@@ -108,9 +108,9 @@ def _describe_prepare(verbs: "Verbs") -> None:
 
 def _prepare(args: argparse.Namespace) -> int:
     """Write the shards, and say what is in them."""
-    from pretrain import shards
+    from pretrain.prepare import prepare
 
-    manifest = shards.prepare(
+    manifest = prepare(
         args.texts, args.tokenizer, args.out, validation=args.validation, jobs=args.jobs, clean=args.clean
     )
     for name, split in manifest.splits.items():
@@ -169,7 +169,9 @@ def _describe_evaluate(verbs: "Verbs") -> None:
     verb = _add(verbs, "evaluate", "measure checkpoints on held-out text", example)
     verb.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="folders or files of weights")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="what prepare wrote")
-    verb.add_argument("--context", nargs="+", type=int, default=[128], metavar="N", help="tokens; default: 128")
+    verb.add_argument(
+        "--context", nargs="+", type=int, default=[], metavar="N", help="tokens at once; default: as trained"
+    )
     verb.add_argument("--baselines", action="store_true", help="score counts of tokens and of pairs as well")
     verb.add_argument("--plot", type=Path, metavar="PNG", help="draw bits per byte against the context")
     verb.add_argument("--samples", type=Path, metavar="FILE", help="what `sample -o` wrote: how much of it is copied?")

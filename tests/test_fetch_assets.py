@@ -529,6 +529,34 @@ def test_a_file_without_a_published_checksum_is_recorded_and_must_stay_the_same(
     assert not (tmp_path / "root/model.pt").exists()
 
 
+def test_a_file_that_nobody_publishes_a_checksum_of_is_recorded_and_must_stay_the_same(
+    tmp_path: Path, server: Server, capsys: Capture
+) -> None:
+    url = server.add("stories.txt", b"One.")
+    stories = asset("s", "stories.txt", source(url, None, recorded=True))
+    assert run(tmp_path, stories) == 0
+    assert (tmp_path / "root/stories.txt").read_bytes() == b"One."
+    assert json.loads((tmp_path / "root/weights/checksums.json").read_text())["first_use"] == {url: checksum(b"One.")}
+    requests = len(server.requests)
+    assert run(tmp_path, stories) == 0
+    assert len(server.requests) == requests  # it is there
+
+    (tmp_path / "root/stories.txt").unlink()
+    server.add("stories.txt", b"Two.")
+    assert run(tmp_path, stories, argv=("--only", "s")) == 2
+    assert f"expected {checksum(b'One.')} as at first use" in capsys.readouterr().err
+    assert not (tmp_path / "root/stories.txt").exists()
+
+
+def test_a_mirrored_file_without_a_checksum_is_taken_as_it_is(tmp_path: Path, monkeypatch: Patch) -> None:
+    (tmp_path / "stories.txt").write_bytes(b"One.")
+    monkeypatch.setenv("MINLLAMA_ASSETS", str(tmp_path))
+    url = "https://x.invalid/stories.txt"
+    assert run(tmp_path, asset("s", "s.txt", source(url, None, mirror="stories.txt", recorded=True))) == 0
+    assert (tmp_path / "root/s.txt").read_bytes() == b"One."
+    assert (tmp_path / "stories.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
@@ -649,6 +677,8 @@ GOOD = source("https://example.invalid/x")
         (asset("a", "a", {**GOOD, "bytes": "9"}), "'bytes' must be of type int, got '9'"),
         (asset("a", "a", {**GOOD, "sha256": "ABC"}), "'sha256' must be 64 hexadecimal digits"),
         (asset("a", "a", source("https://x.invalid/a", None)), "'sha256' and 'bytes' are required"),
+        (asset("a", "a", {**GOOD, "recorded": True}), "'recorded' belongs to a source that has neither 'sha256' nor"),
+        (asset("a", "a", {**GOOD, "recorded": 1}), "'recorded' must be of type bool, got 1"),
         (asset("a", "a"), "asset 1, file 1: 'source' is empty"),
         (asset("a", "a", GOOD, model={"dim": 1}), "'model' belongs to a file whose every source has convert = true"),
         (asset("a", "a", {**GOOD, "convert": True}), "'model' belongs to a file"),
@@ -702,6 +732,9 @@ PUBLISHED = {
     "cfimdb-train.txt": ("278e200499d1d68a1a9d80e3947a2203cc97130632d8a53f2b9c11de9cb6c699", 1_629_241),
     "cfimdb-dev.txt": ("b38f0c095c4624e85927116728140e96d0221969b34146f65eae5b5bb24752b8", 239_671),
     "cfimdb-test.txt": ("8ad2f6da7bfb0e8fc36cf89eda47c574cc9c35d6347e665f31bc904d9ecfe0a7", 465_946),
+    "TinyStories-valid.txt": (None, None),
+    "TinyStories-train.txt": (None, None),
+    "TinyStories_all_data.tar.gz": (None, None),
     "stories42M.pt": (None, None),  # two different files of this name are published, neither with a checksum
 }
 
@@ -727,6 +760,9 @@ def test_the_real_list_has_the_assets_and_their_places() -> None:
         "tok512": (["weights/stories260K/tok512.model"], False),
         "stories42M": (["stories42M.pt"], True),
         "stories15M": (["weights/stories15M/stories15M.bin", "weights/stories15M/tokenizer.model"], False),
+        "tinystories-valid": (["data/tinystories/TinyStories-valid.txt"], False),
+        "tinystories-train": (["data/tinystories/TinyStories-train.txt"], False),
+        "tinystories-all": (["data/tinystories/TinyStories_all_data.tar.gz"], False),
     }
 
 
@@ -740,7 +776,11 @@ def test_the_weights_come_from_the_verified_file_first() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name if name.startswith(("sto", "tok")) else f"data/{name}" for name in PUBLISHED if "M." not in name],
+    [
+        name if name.startswith(("sto", "tok")) else f"data/{name}"
+        for name in PUBLISHED
+        if "M." not in name and "Tiny" not in name
+    ],
 )
 def test_the_local_mirror_agrees_with_the_real_list(name: str, real_asset: Callable[[str], Path]) -> None:
     content = real_asset(name).read_bytes()
