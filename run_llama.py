@@ -28,7 +28,7 @@ PROMPT = (
 MAX_NEW_TOKENS = 75
 DEFAULT_WEIGHTS = "stories42M.pt"
 # What runs instead when the default is not there and no weights were named, best first.
-FALLBACK_WEIGHTS = ("weights/stories260K/stories260K.bin",)
+FALLBACK_WEIGHTS = ("checkpoints/storybook", "weights/stories260K/stories260K.bin")
 # How the names of the output files must end, so that a submission's files cannot be mixed up.
 OUTPUT_ENDINGS = {"prompt": "prompting-output.txt", "finetune": "finetuning-output.txt"}
 RUN_INFO = "run-info.json"
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dev", default="data/cfimdb-dev.txt", metavar="FILE", help="sentences that choose the best epoch")
     add("--test", default="data/cfimdb-test.txt", metavar="FILE", help="sentences that are predicted at the end")
     add("--label-names", default="data/cfimdb-label-mapping.json", metavar="FILE", help="names of the labels 0, 1, …")
-    add("--pretrained-model-path", metavar="FILE", help=f"weights; {DEFAULT_WEIGHTS}, or the next best that is there")
+    add("--pretrained-model-path", metavar="PATH", help=f"weights; {DEFAULT_WEIGHTS}, or the next best that is there")
     add("--max_sentence_len", type=_at_least_one, metavar="TOKENS", help="cut sentences to this; else to the context")
     add("--seed", type=_seed, default=1337, help="start of all random numbers")
     add("--epochs", type=_at_least_one, default=5, help="passes over the training data")
@@ -132,7 +132,7 @@ def choose_weights(named: str | None) -> Path:
     if named is not None:
         return Path(named)
     for candidate in (DEFAULT_WEIGHTS, *FALLBACK_WEIGHTS):
-        if Path(candidate).is_file():
+        if _weights_file(Path(candidate)).is_file():
             instead = (
                 f" ({DEFAULT_WEIGHTS} is not there: ./setup.sh fetches it)" if candidate != DEFAULT_WEIGHTS else ""
             )
@@ -142,6 +142,11 @@ def choose_weights(named: str | None) -> Path:
         f"no weights are here (looked for {', '.join((DEFAULT_WEIGHTS, *FALLBACK_WEIGHTS))}): run ./setup.sh with a "
         "network, or with MINLLAMA_ASSETS set to a folder that has them, or name others with --pretrained-model-path"
     )
+
+
+def _weights_file(weights: Path) -> Path:
+    """Return the file that holds the weights of a checkpoint, which is a file or a directory."""
+    return weights / "model.safetensors" if weights.is_dir() else weights
 
 
 def write_run_info(args: argparse.Namespace, results: dict[str, Any], seconds: float) -> Path:
@@ -230,7 +235,8 @@ def main(argv: list[str] | None = None) -> int:
         check_options(args)
         check_outputs(args)
         args.weights = choose_weights(args.pretrained_model_path)
-        args.weights_sha256 = sha256_of(args.weights) if args.weights.is_file() else None  # the task says what is wrong
+        weights_file = _weights_file(args.weights)
+        args.weights_sha256 = sha256_of(weights_file) if weights_file.is_file() else None  # the task says what is wrong
         from tasks import run_task  # imports torch: after the options are checked
 
         results = run_task(args)

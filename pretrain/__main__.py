@@ -6,6 +6,7 @@ python -m pretrain train --config pretrain/recipes/laptop.toml
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,16 @@ FORMATS = ("hf", "gguf", "llama2c")
 def main(argv: list[str] | None = None) -> int:
     """Run one of the verbs; return its status, 2 after an error that says what to do, or 130 after ctrl-C."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII alone still gets the rest
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
     except MinLlamaError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

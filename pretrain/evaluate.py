@@ -37,8 +37,8 @@ class Score:
     bits_per_byte: float
 
 
-def evaluate(checkpoint: Path, data: Path, contexts: Sequence[int], *, limit: int = 200_000) -> list[Score]:
-    """Score a checkpoint on the validation split of `data`, once for each length of context.
+def evaluate(checkpoint: Path, data: Path, contexts: Sequence[int] = (), *, limit: int = 200_000) -> list[Score]:
+    """Score a checkpoint on the validation split of `data`, once for each length of context; by default, its own.
 
     Every length scores the same tokens, at most `limit`. A rotary model may be asked for more than it was trained
     with here, to see what becomes of it. Raises TokenizerError if the data was made by another tokenizer, and
@@ -48,6 +48,7 @@ def evaluate(checkpoint: Path, data: Path, contexts: Sequence[int], *, limit: in
     manifest = read_manifest(data)
     _check_tokenizer(checkpoint, model, manifest)
     stream = _stream(data, manifest, "validation")[: limit + 1]
+    contexts = contexts or [model.params.max_seq_len]
     longest = max(contexts)
     if len(stream) <= longest:
         raise DataError(f"{data}: its validation split has {len(stream):,} tokens, too few for a context of {longest}")

@@ -10,6 +10,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(ROOT.glob("*.py"))
 # The folders of the design, and whatever else lies here.
 FOLDERS = {"pretrain", "inference", "advanced", "autograder", "editions", "checkpoints", "benchmarks", "notebooks"}
+# The folders that a folder may import besides the root.
+MAY_IMPORT = {
+    "advanced": {"inference", "pretrain"},
+    "autograder": set(),
+    "benchmarks": {"advanced", "inference", "pretrain"},
+    "inference": set(),
+    "notebooks": {"inference", "pretrain"},
+    "pretrain": {"inference"},
+}
 FOLDERS |= {path.name for path in ROOT.iterdir() if path.is_dir()}
 MAX_LINES = 60
 # The gaps that students fill, by file.
@@ -21,7 +30,12 @@ REGIONS = {
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
+IN_FOLDERS = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+
 every_module = pytest.mark.parametrize("path", MODULES, ids=[path.name for path in MODULES])
+every_file = pytest.mark.parametrize(
+    "path", [*MODULES, *IN_FOLDERS], ids=[str(path.relative_to(ROOT)) for path in [*MODULES, *IN_FOLDERS]]
+)
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -68,7 +82,13 @@ def test_the_root_imports_no_folder(path: Path) -> None:
     assert not imported(top) & FOLDERS
 
 
-@every_module
+@pytest.mark.parametrize("path", IN_FOLDERS, ids=[str(path.relative_to(ROOT)) for path in IN_FOLDERS])
+def test_a_folder_imports_the_root_and_few_others(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    assert imported(tree_of(path)) & FOLDERS <= MAY_IMPORT[folder] | {folder}
+
+
+@every_file
 def test_no_function_is_longer_than_a_screen(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, Function):
@@ -76,7 +96,7 @@ def test_no_function_is_longer_than_a_screen(path: Path) -> None:
             assert length <= MAX_LINES, f"{path.name}:{node.lineno}: {node.name} has {length} lines"
 
 
-@every_module
+@every_file
 def test_every_file_and_everything_public_in_it_is_documented(path: Path) -> None:
     tree = tree_of(path)
     assert ast.get_docstring(tree), f"{path.name} does not say what it is"
@@ -84,7 +104,7 @@ def test_every_file_and_everything_public_in_it_is_documented(path: Path) -> Non
         assert ast.get_docstring(node), f"{path.name}:{node.lineno}: {node.name} does not say what it does"
 
 
-@every_module
+@every_file
 def test_every_public_function_is_typed(path: Path) -> None:
     for node in public_definitions(tree_of(path).body):
         if isinstance(node, Function):

@@ -19,6 +19,7 @@ import finetune
 import llama
 import run_llama
 import tasks
+from checkpoint import write_directory
 from classifier import label_ids_after
 from errors import UsageError
 from llama import load_pretrained
@@ -223,10 +224,32 @@ def test_absent_default_gives_way_to_the_next_best_with_one_line(
 
 
 def test_default_weights_come_first(workplace: Path) -> None:
-    for name in ("stories42M.pt", *run_llama.FALLBACK_WEIGHTS):
+    for name in ("stories42M.pt", "checkpoints/storybook/model.safetensors", run_llama.FALLBACK_WEIGHTS[-1]):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     assert run_llama.choose_weights(None) == Path("stories42M.pt")
+    Path("stories42M.pt").unlink()
+    assert run_llama.choose_weights(None) == Path("checkpoints/storybook")
+    Path("checkpoints/storybook/model.safetensors").unlink()
+    assert run_llama.choose_weights(None) == Path(run_llama.FALLBACK_WEIGHTS[-1])
+
+
+@pytest.mark.parametrize("option", ["generate", "prompt", "finetune"])
+def test_a_checkpoint_directory_serves_every_task_as_its_file_does(
+    workplace: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_pretrained("model/tiny.pt")
+    write_directory("folder/mine", model.config, model.state_dict(), "model/tokenizer.model")
+    argv = {"generate": WEIGHTS, "prompt": prompting(), "finetune": finetuning("--epochs=1")}[option]
+    printed = []
+    for weights in ("model/tiny.pt", "folder/mine"):
+        named = [weights if part == "model/tiny.pt" else part for part in argv]
+        assert run_llama.main(named) == 0
+        printed.append(re.sub(r"\S*(tiny|mine)\S*|\d+(\.\d+)? ?(s|it/s)\b", "", capsys.readouterr().out))
+    assert printed[0] == printed[1]
+    run = next(iter(json.loads(Path("run-info.json").read_text(encoding="utf-8"))["runs"].values()))
+    weights_hash = hashlib.sha256(Path("folder/mine/model.safetensors").read_bytes()).hexdigest()
+    assert run["checkpoint"] == {"name": "mine", "sha256": weights_hash}
 
 
 def test_named_weights_that_are_absent_are_an_error(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
