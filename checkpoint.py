@@ -123,7 +123,7 @@ def save_torch_file(path: str | os.PathLike[str], content: dict[str, Any]) -> No
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # PyTorch's word for a full disk
-        raise CheckpointError(f"{path} cannot be written ({error}): is the disk full?") from error
+        raise CheckpointError(f"{path} cannot be written: is the disk full?") from error
 
 
 def load_torch_file(path: str | os.PathLike[str], *, memory_map: bool = False) -> dict[str, Any]:

@@ -16,15 +16,17 @@ class RunLog:
     """Writes the rows of one run; only the main process has one."""
 
     def __init__(self, file: Path, steps: int, done: int, tensorboard: bool) -> None:
-        """Go on with the log in `file`. Raises MissingDependency if TensorBoard is asked for and not installed."""
-        self._board = _open_board(file.parent) if tensorboard else None
+        """Go on with the log in `file` after step `done`, the bar with it. Raises MissingDependency."""
+        self._board = (
+            require_tensorboard()(str(file.parent / "tensorboard"), purge_step=done + 1) if tensorboard else None
+        )
         self._file = file.open("a", encoding="utf-8")
         self._bar = tqdm(total=steps, initial=done, unit="step", disable=None, leave=False, dynamic_ncols=True)
 
     def write(self, row: Row, steps: int) -> None:
         """Write a row everywhere. It reaches the disk at once: a kill loses no row that was shown."""
         self._bar.update(row["step"] - self._bar.n)
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
         self.say(describe(row, steps))
         if self._board is not None:
@@ -58,10 +60,10 @@ def describe(row: Row, steps: int) -> str:
     )
 
 
-def _open_board(folder: Path) -> Any:
-    """Return TensorBoard's writer for this run."""
+def require_tensorboard() -> Any:
+    """Return TensorBoard's writer, as PyTorch has it. Raises MissingDependency if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingDependency("report.tensorboard", "tensorboard") from error
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter

@@ -1,5 +1,7 @@
 """The model that a recipe asks for: the assignment's own Llama, with what training adds to it."""
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from llama import Llama, LlamaLayer
@@ -39,6 +41,18 @@ def flops_per_token(model: Llama) -> int:
     in_layers = sum(parameter.numel() for layer in model.layers for parameter in layer.parameters())
     attention = 12 * config.n_layers * config.dim * config.max_seq_len
     return 6 * (in_layers + model.output.weight.numel()) + attention
+
+
+def next_token_loss(
+    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, precision: torch.dtype
+) -> torch.Tensor:
+    """Return the mean cross-entropy in nats a token, with matrix products in `precision` and the loss in float32.
+
+    Shapes: inputs and targets (bs, seqlen) -> ().
+    """
+    with torch.autocast(inputs.device.type, precision, enabled=precision != torch.float32):
+        logits, _ = model(inputs, targets)  # (bs, seqlen, vocab_size)
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
 
 def _xavier(model: Llama) -> None:

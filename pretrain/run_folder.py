@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout  # a package that PyTorch itself needs
 from torch.optim import Optimizer
 
 from checkpoint import load_torch_file, save_torch_file
@@ -42,6 +43,24 @@ class RunFolder:
         self.path = path
         self.log = path / "log.jsonl"
         self.state = path / "state.pt"
+        self._lock = FileLock(path / ".lock")
+
+    def lock(self) -> None:
+        """Keep other runs out of the folder until `release`, or the end of the process, however it comes.
+
+        Raises UsageError if another process trains into it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(
+                f"another process trains into {self.path}: wait for it, or choose another folder (--set out=FOLDER)"
+            ) from error
+
+    def release(self) -> None:
+        """Let other runs in."""
+        self._lock.release()
 
     def open(self, recipe: Recipe, *, resume: bool, step: int) -> None:
         """Make the folder ready for the rows after `step`; what the log says of later steps will be written again.
@@ -50,11 +69,12 @@ class RunFolder:
         """
         rows: list[dict[str, Any]] = []
         if self.log.exists():
-            if not resume:
-                raise UsageError(
-                    f"{self.path} already holds a run: go on with --resume, or choose another folder (--set out=FOLDER)"
-                )
             lines = self.log.read_text(encoding="utf-8").splitlines()
+            if not resume and (lines or self.state.exists()):
+                raise UsageError(
+                    f"{self.path} already holds a run: go on with --resume, choose another folder (--set out=FOLDER), "
+                    f"or start anew by deleting {self.log.name} and {self.state.name} in it"
+                )
             rows = [row for line in lines if (row := _row(line)) is not None and row["step"] <= step]
         write_text(self.log, "".join(json.dumps(row) + "\n" for row in rows))
         write_text(self.path / "recipe.json", recipe.model_dump_json(indent=2) + "\n")

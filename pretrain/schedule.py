@@ -7,7 +7,7 @@ def learning_rate(step: int, *, steps: int, warmup_steps: int, highest: float, l
     """Return the learning rate of step `step` out of `steps`, both counted from 0 (Loshchilov & Hutter 2017, eq. 5).
 
     Step 0 takes `highest / warmup_steps`, so that no step is wasted on a rate of zero; step `warmup_steps - 1` reaches
-    `highest`; the last step takes `lowest`.
+    `highest`; the last step takes `lowest`, if it lies behind the warm-up.
     """
     if step < warmup_steps:
         return highest * (step + 1) / warmup_steps

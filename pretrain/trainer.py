@@ -1,18 +1,18 @@
 """The training loop: batches in a fixed order, one optimizer step after the other, reports and checkpoints between."""
 
+import errno
 import hashlib
 import json
 import math
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,8 +21,8 @@ from errors import TrainingError, UsageError
 from optimizer import AdamW
 from pretrain.fast_attention import speed_up
 from pretrain.generation import continue_prompts
-from pretrain.log import RunLog
-from pretrain.model import build_model, flops_per_token, parameter_count, parameter_groups
+from pretrain.log import RunLog, require_tensorboard
+from pretrain.model import build_model, flops_per_token, next_token_loss, parameter_count, parameter_groups
 from pretrain.recipe import OptimizerRecipe, Recipe
 from pretrain.run_folder import Progress, RunFolder
 from pretrain.schedule import learning_rate
@@ -45,14 +45,14 @@ def train(recipe: Recipe, *, resume: bool = False) -> bool:
             trainer.start(resume)
             with _stop_on_signal() as stop:
                 trainer.run(stop)
-        except OSError as error:  # a full disk, most likely
+        except OSError as error:
+            full = error.errno == errno.ENOSPC
+            hint = "make room, and go on with --resume" if full else "check the path and its permissions"
             raise TrainingError(
-                f"{error.filename or recipe.out} cannot be written ({error.strerror or error}): "
-                "make room, and go on with --resume"
+                f"{error.filename or recipe.out} cannot be written ({error.strerror or error}): {hint}"
             ) from error
         finally:
-            if trainer.log is not None:
-                trainer.log.close()
+            trainer.close()
         return trainer.progress.step == trainer.steps
 
 
@@ -106,18 +106,28 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Begin a new run, or load the state of the one that is there."""
+        if self.recipe.report.tensorboard:
+            require_tensorboard()
+        self.world.on_main(self.folder.lock)
         if resume and self.folder.state.exists():
             self.progress = self.folder.restore(self.model, self.optimizer, self.recipe, self.data_hash)
-        self.world.wait()
-        if self.world.is_main:
-            self.folder.open(self.recipe, resume=resume, step=self.progress.step)
-            report = self.recipe.report
-            self.log = RunLog(self.folder.log, self.steps, self.progress.step, report.tensorboard)
-            self._introduce()
+        self.world.on_main(lambda: self._open_folder(resume))
         if self.recipe.train.compile:
             self.local = torch.compile(self.model)  # type: ignore[assignment]
         # DDP averages the gradients over the processes; the weights started equal, from one seed
         self.module = DistributedDataParallel(self.local) if self.world.size > 1 else self.local
+
+    def _open_folder(self, resume: bool) -> None:
+        """Open the folder and its log, on the main process."""
+        self.folder.open(self.recipe, resume=resume, step=self.progress.step)
+        self.log = RunLog(self.folder.log, self.steps, self.progress.step, self.recipe.report.tensorboard)
+        self._introduce()
+
+    def close(self) -> None:
+        """Close the log, and let other runs into the folder."""
+        if self.log is not None:
+            self.log.close()
+        self.folder.release()
 
     def _introduce(self) -> None:
         """Say what is trained, on what, and where it goes."""
@@ -191,7 +201,7 @@ class Trainer:
         # Dropout's numbers depend on nothing but the step and the process: a resumed run draws the same ones.
         torch.manual_seed(_seed_of(recipe.train.seed, step, self.world.rank))
         self.module.train()
-        share = [self._draw(position) for position in self._positions(step)[self.world.rank :: self.world.size]]
+        share = self._share(step)
         portions = [share[i : i + self.micro_batch_size] for i in range(0, len(share), self.micro_batch_size)]
         loss = torch.zeros((), device=self.world.device)
         for i, portion in enumerate(portions):
@@ -201,27 +211,24 @@ class Trainer:
             loss += part.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), optimizer.clip or math.inf)
         result = StepResult(loss=float(self.world.mean(loss)), grad_norm=float(norm), rate=rate)
-        self._check_finite(step, result)
+        self._check_finite(step, {"loss": result.loss, "gradient's norm": result.grad_norm})
         self.optimizer.step()
         self.optimizer.zero_grad()
         return result
 
-    def _positions(self, step: int) -> range:
-        """Return where a step's global batch stands in the stream of shuffled epochs."""
-        batch = self.recipe.train.batch_size
-        return range((step - 1) * batch, step * batch)
+    def _batch(self, step: int) -> list[int]:
+        """Return the windows of a step's global batch: the next ones in the stream of shuffled epochs."""
+        size, seed = self.recipe.train.batch_size, self.recipe.train.seed
+        return [draw(position, len(self.windows), seed) for position in range((step - 1) * size, step * size)]
 
-    def _draw(self, position: int) -> int:
-        """Return the number of the window at a position of that stream."""
-        return draw(position, len(self.windows), self.recipe.train.seed)
+    def _share(self, step: int) -> list[int]:
+        """Return the windows of a step that are this process's."""
+        return self._batch(step)[self.world.rank :: self.world.size]
 
     def _loss(self, module: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy in nats a token. Shapes: both (bs, seqlen)."""
+        """Return the mean loss in nats a token. Shapes: both (bs, seqlen), on the CPU."""
         inputs, targets = (tokens.to(self.world.device, non_blocking=True) for tokens in (inputs, targets))
-        mixed = self.precision != torch.float32
-        with torch.autocast(self.world.device.type, self.precision, enabled=mixed):
-            logits, _ = module(inputs, targets)  # (bs, seqlen, vocab_size)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        return next_token_loss(module, inputs, targets, self.precision)
 
     def _without_sync(self, wanted: bool) -> AbstractContextManager[None]:
         """Let DDP add up gradients without exchanging them, until the last portion of a step."""
@@ -229,18 +236,19 @@ class Trainer:
             return self.module.no_sync()
         return nullcontext()
 
-    def _check_finite(self, step: int, result: StepResult) -> None:
-        """Raise TrainingError, which names the step and the batch, if the loss or a gradient is no number any more."""
-        if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+    def _check_finite(self, step: int, figures: Mapping[str, float]) -> None:
+        """Raise TrainingError, which names the step and its batch, if a figure is no number any more."""
+        if all(map(math.isfinite, figures.values())):
             return
-        numbers = [self._draw(position) for position in self._positions(step)]
+        numbers = self._batch(step)
         file = self.folder.path / "failed-batch.json"
         if self.world.is_main:
             texts = [self.tokenizer.decode(row) for row in self.windows.batch(numbers)[0].tolist()]
             write_text(file, json.dumps({"step": step, "windows": numbers, "texts": texts}))
+        told = " and ".join(f"the {name} is {value}" for name, value in figures.items())
         raise TrainingError(
-            f"at step {step} the loss is {result.loss} and the gradient's norm {result.grad_norm} "
-            f"(its batch is in {file}). Start anew with a lower optimizer.learning_rate, or a smaller optimizer.clip"
+            f"at step {step} {told} (its batch is in {file}). "
+            "Start anew with a lower optimizer.learning_rate, or a smaller optimizer.clip"
         )
 
     @torch.inference_mode()
@@ -255,16 +263,21 @@ class Trainer:
             portion = mine[i : i + self.micro_batch_size]
             total += self._loss(self.local, *self.validation.batch(portion)) * len(portion)
         loss = float(self.world.total(total)) / count
+        self._check_finite(step, {"validation loss": loss})
         best = self.progress.best_loss is None or loss < self.progress.best_loss
         if best:
             self.progress.best_loss, self.progress.best_step = loss, step
-        if self.log is None:
-            return
+        self.world.on_main(lambda: self._report_validation(step, loss, best))
+        if self.world.is_main:
+            self._show_sample()
+
+    def _report_validation(self, step: int, loss: float, best: bool) -> None:
+        """Log the validation loss, and keep the model if none was better."""
         bits = self._bits_per_byte(loss)
-        self.log.write({"step": step, "validation_loss": loss, "validation_bits_per_byte": bits}, self.steps)
+        if self.log is not None:
+            self.log.write({"step": step, "validation_loss": loss, "validation_bits_per_byte": bits}, self.steps)
         if best:
             self._write_checkpoint("best", loss)
-        self._show_sample()
 
     def _bits_per_byte(self, loss: float) -> float:
         """Turn nats a token into bits a byte of text, which can be compared across tokenizers."""
@@ -281,11 +294,15 @@ class Trainer:
             self._say(f"    {text.strip()}")
 
     def _save(self) -> None:
-        """Keep the state to resume from, and the model as it is now."""
-        if self.world.is_main:
-            self._write_checkpoint("last", None)
-            self.folder.save(self.model, self.optimizer, self.progress, self.recipe, self.data_hash)
-        self.world.wait()
+        """Keep the state to resume from, and the model as it is now, unless it is broken."""
+        largest = torch.stack([parameter.detach().abs().max() for parameter in self.model.parameters()]).max()
+        self._check_finite(self.progress.step, {"largest weight": float(largest)})
+        self.world.on_main(self._write_state)
+
+    def _write_state(self) -> None:
+        """Write the state, and `last`."""
+        self._write_checkpoint("last", None)
+        self.folder.save(self.model, self.optimizer, self.progress, self.recipe, self.data_hash)
 
     def _write_checkpoint(self, name: str, loss: float | None) -> None:
         """Write the model as a checkpoint directory of the run."""

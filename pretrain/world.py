@@ -1,7 +1,7 @@
 """The processes of a run: one, or as many as torchrun started."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,10 +36,22 @@ class World:
             dist.all_reduce(value)
         return value
 
-    def wait(self) -> None:
-        """Wait until every process has come this far."""
-        if self.size > 1:
-            dist.barrier()
+    def on_main(self, action: Callable[[], None]) -> None:
+        """Let the main process do something, and the others wait for it.
+
+        If it fails there, its error is raised there, and the others leave without a word of their own.
+        """
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                action()
+            except Exception as caught:  # whatever it is: the others must not wait for a process that is gone
+                error = caught
+        failed = self.total(torch.tensor(float(error is not None), device=self.device))
+        if error is not None:
+            raise error
+        if failed > 0:
+            raise SystemExit(2)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The training loop: python -m pytest tests/test_pretrain_trainer.py"""
 
-import errno
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +18,10 @@ import pretrain.trainer
 from errors import CheckpointError, DataError, TrainingError, UsageError
 from llama import load_pretrained
 from pretrain.recipe import Recipe
-from pretrain.trainer import Stop, Trainer, train
+from pretrain.schedule import learning_rate
+from pretrain.shards import open_split, read_manifest
+from pretrain.trainer import Stop, Trainer, _seed_of, train
+from pretrain.windows import Windows
 from pretrain.world import World
 from tests.tiny_pretrain import RECIPES, make_data, tiny_recipe
 from tokenizer import find_tokenizer
@@ -65,8 +68,7 @@ def stopped_after(recipe: Recipe, step: int) -> None:
 
     trainer._step = step_and_ask  # type: ignore[method-assign]
     trainer.run(stop)
-    assert trainer.log is not None
-    trainer.log.close()
+    trainer.close()
 
 
 def run_verb(*arguments: str, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.CompletedProcess[str]:
@@ -287,7 +289,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(data: Path, tmp_path: Path
     recipe = tiny_recipe(data, tmp_path / "run")
     train(recipe)
     before = curve(tmp_path / "run")
-    with pytest.raises(UsageError, match=r"already holds a run: go on with --resume, or choose another folder"):
+    with pytest.raises(UsageError, match=r"already holds a run: go on with --resume, choose another folder .*deleting log.jsonl and state.pt"):
         train(recipe)
     assert curve(tmp_path / "run") == before
 
@@ -361,12 +363,158 @@ def test_a_context_longer_than_the_text_is_an_error(data: Path, tmp_path: Path) 
         train(tiny_recipe(data, tmp_path / "run", "model.max_seq_len=100000"))
 
 
-def test_a_full_disk_is_one_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(data: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the log fits, the state does not."""
+    recipe = tiny_recipe(data, tmp_path / "run")
+    limit = 20_000  # bytes
+    program = (
+        "import resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        "from pretrain.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "train", "--config", str(RECIPES / "laptop.toml"), *settings(recipe)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: .*run.* cannot be written.*\n", result.stderr)
+    assert not (tmp_path / "run" / "state.pt").exists()
+    assert train(recipe, resume=True)
+    train(tiny_recipe(data, tmp_path / "whole"))
+    assert curve(tmp_path / "run") == curve(tmp_path / "whole")
 
-    monkeypatch.setattr(pretrain.trainer, "write_directory", full)
-    with pytest.raises(TrainingError, match="No space left on device.*make room, and go on with --resume"):
-        train(tiny_recipe(data, tmp_path / "run"))
-    monkeypatch.undo()
-    assert train(tiny_recipe(data, tmp_path / "run"), resume=True)
+
+def test_a_log_that_cannot_be_written_says_why(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot be written .*: check the path and its permissions"):
+        train(tiny_recipe(data, tmp_path / "file" / "run"))
+
+
+def test_two_processes_do_not_train_into_one_folder(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(data, tmp_path / "run")
+    first = Trainer(recipe, World(rank=0, size=1, device=torch.device("cpu")))
+    first.start(resume=False)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="another process trains into .*run: wait for it"):
+            train(recipe, resume=resume)
+    first.close()
+    assert train(recipe, resume=True)
+
+
+def test_a_start_that_failed_leaves_no_run_behind(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(pretrain.log.MissingDependency):
+        train(tiny_recipe(data, tmp_path / "run", "report.tensorboard=true"))
+    assert train(tiny_recipe(data, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "what"),
+    [
+        (("report.evaluate_every=1",), 1, "validation loss"),
+        (("report.save_every=1",), 1, "largest weight"),
+        (("train.steps=1",), 1, "validation loss"),
+    ],
+)
+def test_a_model_that_is_broken_between_two_steps_is_not_kept(
+    data: Path, tmp_path: Path, settings: tuple[str, ...], step: int, what: str
+) -> None:
+    """A learning rate that makes the weights infinite shows in the next figure, whichever it is."""
+    recipe = tiny_recipe(data, tmp_path / "run", "optimizer.learning_rate=1e38", "optimizer.min_learning_rate=1e38",
+                         "optimizer.warmup_steps=0", *settings)  # fmt: skip
+    with pytest.raises(TrainingError, match=rf"at step {step} the {what} is (nan|inf)"):
+        train(recipe)
+    assert not (tmp_path / "run" / "best").exists()
+    assert not (tmp_path / "run" / "state.pt").exists()
+    assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "run" / "failed-batch.json").read_text(encoding="utf-8"))["step"] == step
+
+
+# ----------------------------------------------------------------------------------------- the recipe is what is done
+
+
+def trainer_of(recipe: Recipe, rank: int = 0, size: int = 1) -> Trainer:
+    return Trainer(recipe, World(rank=rank, size=size, device=torch.device("cpu")))
+
+
+def test_the_validation_loss_is_that_of_the_held_out_text_without_dropout(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(data, tmp_path / "run", "model.dropout_residual=0.5", "model.dropout_embeddings=0.5",
+                         "report.validation_windows=100000", "train.steps=6")  # fmt: skip
+    train(recipe)
+    row = next(row for row in rows(tmp_path / "run") if "validation_loss" in row)
+    manifest = read_manifest(data)
+    held_out = Windows(open_split(data, manifest, "validation"), context=16, stride=16)
+    inputs, targets = held_out.batch(range(len(held_out)))
+    model = load_pretrained(tmp_path / "run" / "last")
+    expected = torch.nn.functional.cross_entropy(model(inputs, targets)[0].flatten(0, 1), targets.flatten())
+    assert row["validation_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_few_validation_windows_are_spread_over_the_whole_split(data: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(tiny_recipe(data, tmp_path / "run", "report.validation_windows=4"))
+    asked: list[int] = []
+    batch = trainer.validation.batch
+    trainer.validation.batch = lambda numbers: asked.extend(numbers) or batch(numbers)  # type: ignore[method-assign]
+    trainer._evaluate(1)
+    count = len(trainer.validation)
+    assert asked == [i * count // 4 for i in range(4)]
+
+
+def test_the_learning_rates_are_those_of_the_schedule(data: Path, tmp_path: Path) -> None:
+    train(tiny_recipe(data, tmp_path / "run", "optimizer.warmup_steps=4", "optimizer.learning_rate=0.01",
+                      "optimizer.min_learning_rate=0.001"))  # fmt: skip
+    logged = [row["lr"] for row in rows(tmp_path / "run") if "lr" in row]
+    expected = [learning_rate(i, steps=12, warmup_steps=4, highest=0.01, lowest=0.001) for i in range(12)]
+    assert logged == pytest.approx(expected)
+
+
+def test_clipping_limits_how_far_a_step_goes(data: Path, tmp_path: Path) -> None:
+    """A gradient far below AdamW's eps moves nothing."""
+    moved = []
+    for clip in ("1.0", "1e-12"):
+        trainer = trainer_of(tiny_recipe(data, tmp_path / clip, f"optimizer.clip={clip}", "optimizer.weight_decay=0"))
+        before = trainer.model.norm.weight.detach().clone()
+        trainer._step(1)
+        moved.append((trainer.model.norm.weight - before).abs().max().item())
+    assert moved[0] > 100 * moved[1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "torch"])
+def test_the_optimizer_gets_what_the_recipe_says(data: Path, tmp_path: Path, name: str) -> None:
+    recipe = tiny_recipe(data, tmp_path / "run", f"optimizer.name={name}", "optimizer.betas=[0.8, 0.9]",
+                         "optimizer.eps=1e-5", "optimizer.weight_decay=0.3")  # fmt: skip
+    trainer = trainer_of(recipe)
+    matrices, vectors = trainer.optimizer.param_groups
+    for group in (matrices, vectors):
+        assert group["betas"] == (0.8, 0.9)
+        assert group["eps"] == 1e-5
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+    assert {parameter.dim() for parameter in matrices["params"]} == {2}
+    assert {parameter.dim() for parameter in vectors["params"]} == {1}
+    counted = len(matrices["params"]) + len(vectors["params"])
+    assert counted == len(list(trainer.model.parameters()))
+
+
+def test_processes_share_a_batch_and_draw_dropout_of_their_own(data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(data, tmp_path / "run")
+    trainers = [trainer_of(recipe, rank, size=2) for rank in range(2)]
+    shares = [trainer._share(3) for trainer in trainers]
+    assert sorted(shares[0] + shares[1]) == sorted(trainer_of(recipe)._share(3))
+    assert len(shares[0]) == len(shares[1]) == 4
+    seeds = {_seed_of(1337, step, rank) for step in range(5) for rank in range(3)}
+    assert len(seeds) == 15
+
+
+def test_the_stride_of_the_recipe_parts_the_windows(data: Path, tmp_path: Path) -> None:
+    assert trainer_of(tiny_recipe(data, tmp_path / "run", "train.stride=3")).windows.stride == 3
+    assert trainer_of(tiny_recipe(data, tmp_path / "run", "train.stride=none")).windows.stride == 16
+
+
+@pytest.mark.slow
+def test_an_error_on_the_main_process_is_told_once(data: Path, tmp_path: Path) -> None:
+    """The others neither wait for ever nor add tracebacks of their own to torchrun's."""
+    recipe = tiny_recipe(data, tmp_path / "run")
+    train(recipe)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    result = run_verb("--config", str(RECIPES / "laptop.toml"), *settings(recipe), launcher=torchrun)
+    assert result.returncode != 0
+    assert result.stderr.count("already holds a run") == 1
+    assert "RuntimeError" not in result.stderr

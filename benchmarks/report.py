@@ -1,0 +1,76 @@
+"""From measurements to RESULTS.md: JSON is kept beside it, and the page is made of all JSON that lies there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from utils import write_text
+
+HEAD = """# Results
+
+Made by `python -m benchmarks`; a figure is the median of alternating rounds in one process. Do not edit.
+"""
+
+
+def write(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """Keep a result as JSON, make RESULTS.md anew, and print the new table."""
+    write_text(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_text(folder / "RESULTS.md", page(folder))
+    print(TABLES[name](result))
+    print(f"wrote {folder / 'RESULTS.md'} and {folder / f'{name}.json'}")
+
+
+def page(folder: Path) -> str:
+    """Return RESULTS.md, made of the JSON files in the folder."""
+    parts = [HEAD]
+    for name, table in TABLES.items():
+        file = folder / f"{name}.json"
+        if file.is_file():
+            parts.append(table(json.loads(file.read_text(encoding="utf-8"))))
+    return "\n".join(parts)
+
+
+def train_table(result: dict[str, Any]) -> str:
+    """Return the section on training."""
+    lines = ["## Training from scratch", "", _machine(result), ""]
+    lines += ["| size | precision | who | ms a step | tokens/s | ratio to transformers | of the matrix products |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['size']} | {row['precision']} | {row['contender']} | {1000 * row['median']:.0f} "
+            f"| {row['tokens_per_second']:,.0f} | {_ratio(row, result['rows'])} | {row['share_of_peak']:.0%} |"
+        )
+    lines += [
+        "",
+        "The ratio is to transformers' own time, eager to eager and compiled to compiled: above 1 is faster.",
+        "",
+    ]
+    lines += ["Where our time goes, eager, with torch's fused AdamW:", ""]
+    names = list(next(iter(result["parts"].values())))
+    lines += ["| | " + " | ".join(result["parts"]) + " |", "|---|" + "---|" * len(result["parts"])]
+    for part in names:
+        lines.append(f"| {part} | " + " | ".join(f"{shares[part]:.0%}" for shares in result["parts"].values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return how many times as fast as transformers a contender is."""
+    peer = "transformers, compiled" if row["contender"].endswith("compiled") else "transformers"
+    same = (other for other in rows if (other["size"], other["precision"]) == (row["size"], row["precision"]))
+    theirs = next(other["median"] for other in same if other["contender"] == peer)
+    return f"{theirs / row['median']:.2f}"
+
+
+def _machine(result: dict[str, Any]) -> str:
+    """Return the sentence on the machine and the versions."""
+    m = result["machine"]
+    peaks = {row["precision"]: row["peak_gflops"] for row in result["rows"]}
+    speed = ", ".join(f"{peak:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
+    return (
+        f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['system']}; Python {m['python']}, "
+        f"PyTorch {m['torch']}, transformers {m['transformers']}. A large matrix product reaches {speed}. "
+        f"{result['rounds']} rounds."
+    )
+
+
+TABLES = {"train": train_table}
