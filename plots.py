@@ -47,14 +47,18 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], label_names: S
 
 
 def new_figure(columns: int) -> tuple[Any, Any]:
-    """Return a figure that belongs to no window, and its axes in a row. Raises MissingDependency without matplotlib."""
+    """Return a figure and its axes in a row. Raises MissingDependency without matplotlib."""
+    figure = empty_figure(width=5.0 * columns, height=4.0)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def empty_figure(width: float, height: float) -> Any:
+    """Return a figure that belongs to no window, with sides in inches. Raises MissingDependency without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependency("drawing", "matplotlib") from error
-
-    figure = Figure(figsize=(5.0 * columns, 4.0), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: Path) -> None:

@@ -7,6 +7,7 @@ python -m pretrain train --config pretrain/recipes/laptop.toml
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,22 +15,33 @@ from typing import TYPE_CHECKING
 
 from errors import MinLlamaError, UsageError
 from pretrain import addition, plot, sample
+from pretrain.arguments import at_least_one, seed
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
+# Those of `vocabulary` and `export`, which take a while to import.
 TYPES = ("unigram", "bpe", "word", "char", "byte-bpe")
+IDS = ("llama", "mp-acl")
 FORMATS = ("hf", "gguf", "llama2c")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one of the verbs; return its status, 2 after an error that says what to do, or 130 after ctrl-C."""
+    """Run one of the verbs; return its status, 2 after an error that says what to do, or 130 after ctrl-C.
+
+    141 says, as a shell does, that nobody reads the output any more: that is no error in `... | head`.
+    """
     args = build_parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII alone still gets the rest
     run: Callable[[argparse.Namespace], int] = args.run
     try:
-        return run(args)
+        status = run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it ends
+        return 141
     except MinLlamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,13 +84,13 @@ def _describe_train_tokenizer(verbs: "Verbs") -> None:
     example = "python -m pretrain train-tokenizer story.txt --vocab-size 2048 --type bpe --out runs/laptop/tokenizer"
     verb = _add(verbs, "train-tokenizer", "learn a tokenizer from text", example)
     verb.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help=".txt, .jsonl, either as .gz, or .tar.gz")
-    verb.add_argument("--vocab-size", type=int, required=True, metavar="N", help="pieces, the special ones included")
-    verb.add_argument("--type", choices=TYPES, default="bpe", help="default: %(default)s")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the tokenizer goes")
     verb.add_argument(
-        "--ids", choices=("llama", "mp-acl"), default="llama", help="llama: unk 0, bos 1, eos 2; mp-acl: pad first"
+        "--vocab-size", type=at_least_one, required=True, metavar="N", help="pieces, the special ones included"
     )
-    verb.add_argument("--seed", type=int, default=0, help="draws lines of too long a text; default: %(default)s")
+    verb.add_argument("--type", choices=TYPES, default="bpe", help="default: %(default)s")
+    verb.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the tokenizer goes")
+    verb.add_argument("--ids", choices=IDS, default="llama", help="llama: unk 0, bos 1, eos 2; mp-acl: pad first")
+    verb.add_argument("--seed", type=seed, default=0, help="draws lines of too long a text; default: %(default)s")
     verb.add_argument("--clean", action="store_true", help="leave out documents that are not printable ASCII")
     verb.set_defaults(run=_train_tokenizer)
 
@@ -91,6 +103,11 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
         args.texts, args.type, args.vocab_size, args.out, ids=args.ids, seed=args.seed, clean=args.clean
     )
     print(f"wrote {tokenizer.path}: {tokenizer.n_words:,} pieces ({args.type})")
+    if args.type in ("char", "word"):
+        count = vocabulary.without_piece(args.texts, tokenizer, args.type, clean=args.clean)
+        if count:
+            what = "characters" if args.type == "char" else "words"
+            print(f"{count:,} different {what} of the text have no piece and are lost: a larger --vocab-size has more")
     return 0
 
 
@@ -103,11 +120,11 @@ def _describe_prepare(verbs: "Verbs") -> None:
     verb = _add(verbs, "prepare", "turn text into token shards", example)
     verb.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help=".txt, .jsonl, either as .gz, or .tar.gz")
     verb.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="what train-tokenizer wrote")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the shards go")
+    verb.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where the shards go")
     verb.add_argument(
         "--validation", type=float, default=0.01, metavar="SHARE", help="of the documents; default: %(default)s"
     )
-    verb.add_argument("--jobs", type=int, metavar="N", help="processes; default: one a core")
+    verb.add_argument("--jobs", type=at_least_one, metavar="N", help="processes; default: one a core")
     verb.add_argument("--clean", action="store_true", help="leave out documents that are not printable ASCII")
     verb.set_defaults(run=_prepare)
 
@@ -176,11 +193,16 @@ def _describe_evaluate(verbs: "Verbs") -> None:
     verb.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="folders or files of weights")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="what prepare wrote")
     verb.add_argument(
-        "--context", nargs="+", type=int, default=[], metavar="N", help="tokens at once; default: as trained"
+        "--context", nargs="+", type=at_least_one, default=[], metavar="N", help="tokens at once; default: as trained"
     )
     verb.add_argument("--baselines", action="store_true", help="score counts of tokens and of pairs as well")
     verb.add_argument("--plot", type=Path, metavar="PNG", help="draw bits per byte against the context")
-    verb.add_argument("--samples", type=Path, metavar="FILE", help="what `sample -o` wrote: how much of it is copied?")
+    verb.add_argument(
+        "--samples",
+        type=Path,
+        metavar="FILE",
+        help="what `sample -o` wrote, prompts included: how much of it is copied?",
+    )
     verb.add_argument("--corpus", nargs="+", type=Path, default=[], metavar="TEXT", help="copied from these texts")
     verb.set_defaults(run=_evaluate)
 
@@ -213,7 +235,7 @@ def _describe_export(verbs: "Verbs") -> None:
     verb = _add(verbs, "export", "write a checkpoint in a form that other programs read", example)
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a folder or file of weights, with tokenizer")
     verb.add_argument("--format", choices=FORMATS, required=True, help="Hugging Face, llama.cpp, llama2.c")
-    verb.add_argument("--out", type=Path, required=True, metavar="PATH", help="a folder for hf, else a file")
+    verb.add_argument("-o", "--out", type=Path, required=True, metavar="PATH", help="a folder for hf, else a file")
     verb.set_defaults(run=_export)
 
 

@@ -18,9 +18,11 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from errors import DataError
 
@@ -59,6 +61,24 @@ def read_documents(path: Path, *, clean: bool = False, on_read: Callable[[int], 
         raise DataError(f"{path}: damaged or cut short ({error}): fetch or pack it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+
+
+def read_all(paths: Sequence[Path], task: str, *, clean: bool = False) -> Iterator[str]:
+    """Yield the documents of several files, as `read_documents` does of each.
+
+    Where the output is a terminal, a bar called `task` shows how many of the files' bytes have been read.
+    """
+    from tqdm import tqdm
+
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+    with tqdm(total=sum(sizes), desc=task, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        for path, before in zip(paths, accumulate(sizes, initial=0), strict=False):
+            yield from read_documents(path, clean=clean, on_read=partial(_show, bar, before))
+
+
+def _show(bar: Any, before: int, read: int) -> None:
+    """Move the bar to where the reading has got: so many bytes of a file, after the files before it."""
+    bar.update(before + read - bar.n)
 
 
 def _texts(path: Path, file: IO[bytes]) -> Iterator[str]:

@@ -4,7 +4,6 @@ Nats a token depend on the tokenizer; bits per byte do not. The baselines know n
 each pair of tokens, stands in the training text.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +52,9 @@ def evaluate(checkpoint: Path, data: Path, contexts: Sequence[int] = (), *, limi
     if len(stream) <= longest:
         raise DataError(f"{data}: its validation split has {len(stream):,} tokens, too few for a context of {longest}")
     count = (len(stream) - 1) // longest * longest
-    bits = _bits_per_nat(manifest)
+    bits_per_byte = manifest.splits["validation"].bits_per_byte
     losses = {context: loss_at(model, stream[: count + 1], context) for context in contexts}
-    return [Score(str(checkpoint), context, loss, loss * bits) for context, loss in losses.items()]
+    return [Score(str(checkpoint), context, loss, bits_per_byte(loss)) for context, loss in losses.items()]
 
 
 @torch.inference_mode()
@@ -87,11 +86,10 @@ def baselines(data: Path) -> list[Score]:
     unigram = (np.bincount(train, minlength=manifest.tokenizer.vocab_size) + 1.0) / (
         len(train) + manifest.tokenizer.vocab_size
     )
-    bits = _bits_per_nat(manifest)
-    losses = {"unigram": -np.log(unigram[held_out[1:]]), "bigram": -np.log(_bigram(train, held_out, unigram))}
-    return [
-        Score(name, n, float(loss.mean()), float(loss.mean()) * bits) for n, (name, loss) in enumerate(losses.items())
-    ]
+    bits_per_byte = manifest.splits["validation"].bits_per_byte
+    probabilities = {"unigram": unigram[held_out[1:]], "bigram": _bigram(train, held_out, unigram)}
+    losses = {name: float(-np.log(each).mean()) for name, each in probabilities.items()}
+    return [Score(name, n, loss, bits_per_byte(loss)) for n, (name, loss) in enumerate(losses.items())]
 
 
 def _bigram(train: Ids, held_out: Ids, unigram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -122,25 +120,39 @@ class Copying:
 def copying(texts: Iterable[str], sources: Iterable[str], run: int = 8) -> Copying:
     """Measure how much of `texts` is copied from `sources`: words in runs of at least `run` words found there.
 
-    A text that stands in the sources as a whole counts in full. Where words are parted by spaces, punctuation stays
-    with them: a run is the same to the letter.
+    Words are what stands between spaces, with their punctuation. A text of fewer words than `run` counts as not copied,
+    even where all of it stands in the sources. A text counts with all its words, a prompt that it begins with included.
     """
-    known: set[int] = set()
-    for source in sources:
-        known |= {hash(words) for words in _runs(source.split(), run)}
-    words_in_all = copied = longest = 0
-    for text in texts:
-        words = text.split()
+    split = [text.split() for text in texts]
+    found = _positions({part for words in split for part in _runs(words, run)}, sources, run)
+    copied = longest = 0
+    for words in split:
         inside = [False] * len(words)
-        length = 0  # of the run of copied runs that ends here
+        lengths: dict[int, int] = {}  # of the chains of runs that end here, by where in the sources they end
         for i, part in enumerate(_runs(words, run)):
-            length = length + 1 if hash(part) in known else 0
-            if length:
+            lengths = {at: lengths.get(at - 1, 0) + 1 for at in found.get(part, ())}
+            if lengths:
                 inside[i : i + run] = [True] * run
-                longest = max(longest, length + run - 1)
-        words_in_all += len(words)
+                longest = max(longest, max(lengths.values()) + run - 1)
         copied += sum(inside)
-    return Copying(copied / max(words_in_all, 1), longest, run)
+    return Copying(copied / max(sum(map(len, split)), 1), longest, run)
+
+
+def _positions(wanted: set[tuple[str, ...]], sources: Iterable[str], run: int) -> dict[tuple[str, ...], list[int]]:
+    """Return where in the sources each of the wanted runs stands, with the words of all sources counted through.
+
+    Runs at positions that follow one another are of one source: the last run of a source and the first of the next have
+    a number between them that no run has.
+    """
+    found: dict[tuple[str, ...], list[int]] = {}
+    first = 0
+    for source in sources:
+        words = source.split()
+        for at, part in enumerate(_runs(words, run), start=first):
+            if part in wanted:
+                found.setdefault(part, []).append(at)
+        first += len(words) + 1
+    return found
 
 
 def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
@@ -152,12 +164,6 @@ def _runs(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
 def _stream(data: Path, manifest: Manifest, split: str) -> Ids:
     """Return the tokens of a split, one shard after the other."""
     return np.concatenate([shard.astype(np.int64) for shard in open_split(data, manifest, split)])
-
-
-def _bits_per_nat(manifest: Manifest) -> float:
-    """Return the bits a byte of validation text that one nat a token is."""
-    split = manifest.splits["validation"]
-    return split.tokens / split.text_bytes / math.log(2)
 
 
 def _check_tokenizer(checkpoint: Path, model: Llama, manifest: Manifest) -> None:

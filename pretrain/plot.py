@@ -9,8 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from errors import DataError, MissingDependency, UsageError
-from utils import atomic_path
+from errors import DataError, UsageError
+from plots import empty_figure, save_figure
 
 LOG = "log.jsonl"
 PICTURE = "curves.png"
@@ -34,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `plot` to a parser."""
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help=f"a folder that `train` has written, with its {LOG}")
-    add("-o", "--output", type=Path, metavar="FILE.png", help=f"default: {PICTURE} in the first RUN")
+    add("-o", "--out", type=Path, metavar="FILE.png", help=f"default: {PICTURE} in the first RUN")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw the curves of the runs. Raises a MinLlamaError for a log that cannot be read."""
-    out = args.output or _log_of(args.runs[0]).parent / PICTURE
+    out = args.out or _log_of(args.runs[0]).parent / PICTURE
     if out.suffix != ".png":
         raise UsageError(f"{out}: the picture is a PNG, name a file that ends in .png")
     plot_runs(args.runs, out)
@@ -52,9 +52,7 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
 
     Raises DataError if a log is missing or broken, and MissingDependency if matplotlib is not installed.
     """
-    figure = draw_runs(runs)
-    with atomic_path(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    save_figure(draw_runs(runs), out)
 
 
 def draw_runs(runs: Sequence[Path]) -> Any:
@@ -63,14 +61,10 @@ def draw_runs(runs: Sequence[Path]) -> Any:
     The strong line is the smoothed training loss, the pale one behind it the loss as it was logged, and the points are
     the validation loss. Bits a byte, which unlike losses compare runs with different tokenizers, stand beside it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("a picture of the curves", "matplotlib") from error
+    figure = empty_figure(width=10.0, height=5.0)
     curves = [read_log(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     has_bits = any(run.validation_bits_per_byte for run in curves)
     mosaic = [["loss", "lr"], ["loss", "bits" if has_bits else "lr"]]
-    figure = Figure(figsize=(10.0, 5.0), layout="constrained")
     axes: dict[str, Any] = figure.subplot_mosaic(mosaic, width_ratios=[2, 1])
     for number, run in enumerate(curves):
         _draw_run(axes, run, f"C{number}")

@@ -16,12 +16,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from errors import DataError, UsageError
-from pretrain.corpus import MARKER, read_documents
+from pretrain.corpus import MARKER, read_all
 from pretrain.encoding import DocumentEncoder, EncodedBatch, encoded
 from pretrain.shards import (
     FORMAT,
@@ -45,6 +43,7 @@ from utils import atomic_path, sha256_of, write_text
 
 ALONE = 2**22  # bytes of text files below which more processes take longer to start than they save
 TOKENIZER_CONFIG = "tokenizer_config.json"  # says which tokens of a tokenizer.json begin and end a text
+UNFINISHED = ".preparing"  # is in the folder while it is written to: what it leaves there then is its own
 LEFT_OVER = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,}}(\.starts)?\.bin|\.manifest\.json\..*\.tmp")
 
 
@@ -86,6 +85,7 @@ def prepare(
     try:
         with _writing(out):
             out.mkdir(parents=True, exist_ok=True)
+            (out / UNFINISHED).touch()
             _remove_shards(out)
         splits = _write_shards(texts, encoder.path, out, wanted.settings, jobs)
         manifest = replace(wanted, splits=splits)
@@ -94,9 +94,11 @@ def prepare(
                 with atomic_path(out / name) as temporary:
                     temporary.write_bytes(content)
             write_text(out / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
+            (out / UNFINISHED).unlink()
     except BaseException:
         with suppress(OSError):  # the first error is the one to tell
             _remove_shards(out)
+            (out / UNFINISHED).unlink(missing_ok=True)
         raise
     return manifest
 
@@ -156,6 +158,8 @@ def _earlier(out: Path, wanted: Manifest, files: dict[str, bytes]) -> Manifest |
             path = out / name
             if path.exists() and (not path.is_file() or path.read_bytes() != files.get(name)):
                 raise UsageError(f"{path} is another tokenizer: name another folder with --out, or delete that file")
+        if not (out / UNFINISHED).exists():
+            _check_nothing_lost(out)
         return None
     found = parse_manifest(out)
     if replace(found, splits={}) != wanted:
@@ -168,7 +172,19 @@ def _earlier(out: Path, wanted: Manifest, files: dict[str, bytes]) -> Manifest |
         check_contents(out, manifest)
     except DataError:  # damaged since; it is made again
         return None
+    if (out / UNFINISHED).exists():  # ended between its last two steps
+        (out / UNFINISHED).unlink()
     return manifest
+
+
+def _check_nothing_lost(out: Path) -> None:
+    """Raise UsageError if there are files with the names of shards in `out`, which may be another program's."""
+    for path in sorted(out.iterdir()) if out.is_dir() else ():
+        if LEFT_OVER.fullmatch(path.name):
+            raise UsageError(
+                f"{path} was written by something else, or by a preparation that nobody knows of any more: name "
+                "another folder with --out, or delete that file"
+            )
 
 
 def _remove_shards(out: Path) -> None:
@@ -190,25 +206,6 @@ def _writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-# ---------------------------------------------------------------------------------------------------- reading
-
-
-def _documents(texts: Sequence[Path], clean: bool) -> Iterator[str]:
-    """Yield the documents of all files, with a progress bar over their bytes where the output is a terminal."""
-    from tqdm import tqdm
-
-    sizes = [path.stat().st_size for path in texts]
-    with tqdm(total=sum(sizes), desc="prepare", unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        for number, path in enumerate(texts):
-            before = sum(sizes[:number])
-            yield from read_documents(path, clean=clean, on_read=partial(_show, bar, before))
-
-
-def _show(bar: Any, before: int, read: int) -> None:
-    """Move the bar to where the reading has got: so many bytes of a file, after the files before it."""
-    bar.update(before + read - bar.n)
-
-
 def _number_of_jobs(texts: Sequence[Path], jobs: int | None) -> int:
     """Return how many processes encode; where nobody said it, one a core that this process may use."""
     if jobs is not None:
@@ -226,7 +223,7 @@ def _write_shards(
     """Encode all documents and write them to the shards of their splits; return what each split holds."""
     writers = {split: SplitWriter(out, split, settings.shard_tokens) for split in SPLITS}
     try:
-        documents = _documents(texts, settings.clean)
+        documents = read_all(texts, "prepare", clean=settings.clean)
         number_of_jobs = _number_of_jobs(texts, jobs)
         with closing(encoded(documents, tokenizer, settings.validation, number_of_jobs)) as batches:
             for batch in batches:

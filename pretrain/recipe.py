@@ -3,6 +3,7 @@
 Keys that nobody knows, and values of a wrong kind, are errors that name the file and the key.
 """
 
+import copy
 import json
 import tomllib
 from collections.abc import Sequence
@@ -143,9 +144,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """See that the length is given once."""
-        if (self.train.steps is None) == (self.train.epochs is None):
+        """See that the length is given once, that the warm-up fits into it, and that the run has its own folder."""
+        steps, warmup_steps = self.train.steps, self.optimizer.warmup_steps
+        if (steps is None) == (self.train.epochs is None):
             raise ValueError("give either train.steps or train.epochs")
+        if steps is not None and warmup_steps >= steps:
+            raise ValueError(f"optimizer.warmup_steps ({warmup_steps}) must be below train.steps ({steps})")
+        if Path(self.out).resolve() == Path(self.data).resolve():
+            raise ValueError(f"out and data are the same folder ({self.out}): the run needs one of its own")
         return self
 
     def steps(self, windows: int) -> int:
@@ -168,12 +174,13 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"{reason}: name a recipe such as pretrain/recipes/laptop.toml") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML: {error}") from error
+    in_file = copy.deepcopy(content)
     for setting in settings:
         _replace(content, setting)
     try:
         return Recipe.model_validate_json(_to_json(content))
     except ValidationError as error:
-        raise UsageError(_explain(path, error)) from error
+        raise UsageError(_explain(path, in_file, settings, error)) from error
 
 
 def _replace(content: dict[str, Any], setting: str) -> None:
@@ -186,6 +193,8 @@ def _replace(content: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    if _is_text([*sections, name]) and not isinstance(value, str):
+        value = text  # a folder may be called 2024
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
@@ -196,18 +205,39 @@ def _replace(content: dict[str, Any], setting: str) -> None:
         content[name] = value
 
 
+def _is_text(keys: Sequence[str]) -> bool:
+    """Say whether a key of the recipe, given as section and name, holds any text."""
+    kind: Any = Recipe
+    for key in keys:
+        field = kind.model_fields.get(key) if isinstance(kind, type) and issubclass(kind, Section) else None
+        kind = field.annotation if field is not None else None
+    return kind is str
+
+
 def _to_json(content: dict[str, Any]) -> str:
     """Write the content as JSON, in which pydantic's strict mode takes a list for a tuple and 1 for 1.0."""
     return json.dumps(content, default=str)
 
 
-def _explain(path: Path, error: ValidationError) -> str:
-    """Say what is wrong with a recipe: a line a key."""
+def _explain(path: Path, in_file: dict[str, Any], settings: Sequence[str], error: ValidationError) -> str:
+    """Say what is wrong with a recipe: a line a key, which begins with the file or the --set that it came from."""
     lines = []
     for problem in error.errors():
-        key = ".".join(map(str, problem["loc"])) or "recipe"
+        keys = tuple(map(str, problem["loc"]))
         message = (
             "no such key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         )
-        lines.append(f"{path}: {key}: {message}")
+        lines.append(f"{_origin(path, in_file, settings, keys)}: {'.'.join(keys) or 'recipe'}: {message}")
     return "\n".join(lines)
+
+
+def _origin(path: Path, in_file: dict[str, Any], settings: Sequence[str], keys: tuple[str, ...]) -> str:
+    """Return where a value came from: the last --set that gave it, or a part of it that the file lacks; or the file."""
+    there: Any = in_file
+    for key in keys:
+        there = there.get(key) if isinstance(there, dict) else None
+    for setting in reversed(settings):
+        given = tuple(setting.partition("=")[0].strip().split("."))
+        if keys[: len(given)] == given or (there is None and given[: len(keys)] == keys):
+            return f"--set {setting}"
+    return str(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import DataError, UsageError
+from pretrain.arguments import at_least_one, seed
 from utils import write_text
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does without it
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="texts to continue, one a line; with no prompt at all, the model begins",
     )
-    add("--max-new-tokens", type=_at_least_one, default=200, metavar="N", help="default: %(default)s")
+    add("--max-new-tokens", type=at_least_one, default=200, metavar="N", help="default: %(default)s")
     add(
         "--temperature",
         type=float,
@@ -56,12 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end a continuation in front of this; may be given again",
     )
-    add("--seed", type=_seed, default=1337, help="start of the random numbers; default: %(default)s")
+    add("--seed", type=seed, default=1337, help="start of the random numbers; default: %(default)s")
     add("--stream", action="store_true", help="one prompt after the other, each piece as soon as it is there")
-    add("-o", "--output", type=Path, metavar="FILE", help="write the texts to this file as well")
+    add("-o", "--out", type=Path, metavar="FILE", help="write the texts to this file as well, with their prompts")
     add(
         "--context",
-        type=_at_least_one,
+        type=at_least_one,
         metavar="N",
         help="tokens to read at once; more than in training only for ALiBi models",
     )
@@ -71,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Continue the prompts and print the texts. Raises a MinLlamaError for anything that cannot be used."""
     prompts = _prompts(args)
-    if args.output is not None and args.output.exists() and not args.output.is_file():
-        raise UsageError(f"{args.output} is no regular file: name another for --output")
+    if args.out is not None and args.out.exists() and not args.out.is_file():
+        raise UsageError(f"{args.out} is no regular file: name another for --out")
     sampling = _sampling(args)
     model, tokenizer = _load(args)
     _note_on_context(model, tokenizer, prompts, args.max_new_tokens)
@@ -85,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
             print(piece, end="", flush=True)
             texts[-1] += piece
         print()
-    if args.output is not None:
-        write_text(args.output, f"\n{SEPARATOR}\n".join(texts) + "\n")
-        print(f"wrote {args.output}", file=sys.stderr)
+    if args.out is not None:
+        write_text(args.out, f"\n{SEPARATOR}\n".join(texts) + "\n")
+        print(f"wrote {args.out}", file=sys.stderr)
     return 0
 
 
@@ -176,27 +177,3 @@ def _sampling(args: argparse.Namespace) -> "Sampling":
         raise UsageError(
             f"{error} (the options --temperature, --top-k, --top-p, --min-p, --typical, --epsilon)"
         ) from error
-
-
-def _at_least_one(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def _seed(text: str) -> int:
-    """Parse a seed, for argparse: the prompts count on from it."""
-    value = _whole(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 2³² - 1, got {value}")
-    return value
-
-
-def _whole(text: str) -> int:
-    """Parse a whole number, with an error that says what was expected."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from error

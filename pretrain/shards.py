@@ -14,6 +14,7 @@ both. A document stands in one shard as a whole. `python -m pretrain prepare` wr
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -63,6 +64,10 @@ class Split:
     documents: int
     text_bytes: int
     shards: tuple[Shard, ...]
+
+    def bits_per_byte(self, loss: float) -> float:
+        """Turn a loss in nats a token into bits a byte of text, which can be compared across tokenizers."""
+        return loss * self.tokens / self.text_bytes / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -207,11 +212,6 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> list["np.memmap[
     """Map the shards of a split into memory, read-only: an array of ids for each, shape (tokens,)."""
     dtype = id_dtype(manifest.tokenizer.vocab_size)
     return [np.memmap(folder / shard.file, dtype=dtype, mode="r") for shard in manifest.splits[split].shards]
-
-
-def open_starts(folder: Path, manifest: Manifest, split: str) -> list["np.memmap[Any, Any]"]:
-    """Map the documents' starts of a split into memory, read-only: an array for each shard, shape (documents,)."""
-    return [np.memmap(folder / shard.starts_file, dtype=STARTS, mode="r") for shard in manifest.splits[split].shards]
 
 
 def check_contents(folder: Path, manifest: Manifest) -> None:

@@ -45,6 +45,8 @@ def train(recipe: Recipe, *, resume: bool = False) -> bool:
             trainer.start(resume)
             with _stop_on_signal() as stop:
                 trainer.run(stop)
+        except BrokenPipeError:  # whoever read the screen's text is gone: no trouble of the run's
+            raise
         except OSError as error:
             full = error.errno == errno.ENOSPC
             hint = "make room, and go on with --resume" if full else "check the path and its permissions"
@@ -100,9 +102,11 @@ class Trainer:
         self.data_hash = _checksum(self.manifest)
         self.tokenizer = Tokenizer(tokenizer_model=folder / self.manifest.tokenizer.file)
         stride = self.recipe.train.stride or model.max_seq_len
-        self.windows = Windows(open_split(folder, self.manifest, "train"), model.max_seq_len, stride)
-        held_out = open_split(folder, self.manifest, "validation")
-        self.validation = Windows(held_out, model.max_seq_len, model.max_seq_len)
+        shards = {name: open_split(folder, self.manifest, name) for name in ("train", "validation")}
+        self.windows = Windows(shards["train"], model.max_seq_len, stride, name=f"{folder}: the train split")
+        self.validation = Windows(
+            shards["validation"], model.max_seq_len, model.max_seq_len, name=f"{folder}: the validation split"
+        )
 
     def start(self, resume: bool) -> None:
         """Begin a new run, or load the state of the one that is there."""
@@ -273,16 +277,11 @@ class Trainer:
 
     def _report_validation(self, step: int, loss: float, best: bool) -> None:
         """Log the validation loss, and keep the model if none was better."""
-        bits = self._bits_per_byte(loss)
+        bits = self.manifest.splits["validation"].bits_per_byte(loss)
         if self.log is not None:
             self.log.write({"step": step, "validation_loss": loss, "validation_bits_per_byte": bits}, self.steps)
         if best:
             self._write_checkpoint("best", loss)
-
-    def _bits_per_byte(self, loss: float) -> float:
-        """Turn nats a token into bits a byte of text, which can be compared across tokenizers."""
-        split = self.manifest.splits["validation"]
-        return loss * split.tokens / split.text_bytes / math.log(2)
 
     def _show_sample(self) -> None:
         """Print how the model goes on after the recipe's prompt."""
@@ -311,7 +310,8 @@ class Trainer:
             f"recipe in ../recipe.json.\n"
         )
         if loss is not None:
-            readme += f"Validation loss {loss:.4f} nats a token, {self._bits_per_byte(loss):.4f} bits per byte.\n"
+            bits = self.manifest.splits["validation"].bits_per_byte(loss)
+            readme += f"Validation loss {loss:.4f} nats a token, {bits:.4f} bits per byte.\n"
         write_directory(
             self.folder.path / name,
             self.model.config,

@@ -20,16 +20,15 @@ import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from itertools import accumulate
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from errors import DataError, MissingDependency, TokenizerError, UsageError
-from pretrain.corpus import read_documents
-from tokenizer import Tokenizer
+from pretrain.corpus import read_all, read_documents
+from tokenizer import SPACE, Tokenizer
 from utils import atomic_path
 
 KINDS = ("unigram", "bpe", "word", "char", "byte-bpe")
@@ -48,6 +47,7 @@ RESERVED = "\u2585"
 LONGEST_LINE = 2**14  # bytes
 LONGEST_PART = 2**10  # characters, of at most four bytes: longer lines are cut, which also bounds the memory
 MOST_LINES = 2_000_000  # SentencePiece holds in memory what it learns from: of more lines, so many are drawn
+LOOKED_AT = 2**22  # characters of the texts in which `without_piece` looks
 
 END_OF_TEXT = "<|endoftext|>"  # the only special token of byte-bpe: it begins a text and ends it
 # Where byte-bpe may not merge. What the alternatives match is GPT-4's rule (`cl100k_base` of OpenAI's tiktoken):
@@ -94,6 +94,24 @@ def train(
         hint = "is the disk full?" if error.errno == errno.ENOSPC else "check the path and its permissions"
         raise TokenizerError(f"{path} cannot be written ({error.strerror}): {hint}") from error
     return Tokenizer(tokenizer_model=path)
+
+
+def without_piece(texts: Sequence[Path], tokenizer: Tokenizer, kind: str, *, clean: bool = False) -> int:
+    """Return how many different characters or words (by `kind`, char or word) at the beginning of `texts` are unknown.
+
+    There are such where the vocabulary is smaller than what the texts need; the rarest are left out.
+    """
+    model = tokenizer.sp_model
+    seen, read = set[str](), 0
+    for document in chain.from_iterable(read_documents(path, clean=clean) for path in texts):
+        if kind == "char":
+            seen.update(document.replace(" ", SPACE))
+        else:
+            seen.update(SPACE + word for line in document.split("\n") for word in line.split(" ") if word)
+        read += len(document)
+        if read >= LOOKED_AT:
+            break
+    return sum(model.piece_to_id(piece) == model.unk_id() for piece in seen)
 
 
 def smallest(kind: str, ids: str = "llama") -> int:
@@ -170,7 +188,13 @@ def _by_sentencepiece(
             raise failures[0] from None
         raise _explained(str(error), names, kind, vocab_size) from error
     content = model.getvalue()
-    return content, sentencepiece.SentencePieceProcessor(model_proto=content).vocab_size()
+    processor = sentencepiece.SentencePieceProcessor(model_proto=content)
+    if kind == "char" and processor.piece_to_id(SPACE) == processor.unk_id():
+        raise DataError(
+            f"{names}: with --vocab-size {vocab_size}, more frequent characters leave no piece for the space, which "
+            "char puts in front of every text as well: take more"
+        )
+    return content, processor.vocab_size()
 
 
 def _watched(items: Iterable[str], failures: list[BaseException]) -> Iterator[str]:
@@ -272,22 +296,14 @@ def _reading(texts: Sequence[Path], clean: bool, task: str) -> Iterator[Iterator
 
 def _documents(texts: Sequence[Path], clean: bool, at_the_end: Callable[[], object]) -> Generator[str]:
     """Yield the documents of all texts, and call `at_the_end`."""
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in texts]
-    count = 0
-    with tqdm(total=sum(sizes), desc="reading", unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        for path, before in zip(texts, accumulate(sizes, initial=0), strict=False):
-            for document in read_documents(path, clean=clean, on_read=partial(_advance, bar, before)):
-                count += 1
-                yield document
-    if not count:
+    empty = True
+    for document in read_all(texts, "reading", clean=clean):
+        empty = False
+        yield document
+    if empty:
         what = "document of printable ASCII (--clean leaves out all others)" if clean else "text"
         raise DataError(f"{', '.join(map(str, texts))}: no {what} to learn from: name a file that has some")
     at_the_end()
-
-
-def _advance(bar: Any, before: int, at: int) -> None:
-    """Move the bar to byte `at` of a file, with `before` bytes in the files before it."""
-    bar.update(before + at - bar.n)
 
 
 @contextmanager

@@ -19,16 +19,20 @@ class Windows:
     A window never crosses from one shard into the next. Raises DataError if no shard holds a single window.
     """
 
-    def __init__(self, shards: Sequence[Tokens], context: int, stride: int) -> None:
-        """Index the windows; nothing is read yet. `context` is T, in tokens, and so is `stride`."""
+    def __init__(self, shards: Sequence[Tokens], context: int, stride: int, *, name: str = "") -> None:
+        """Index the windows; nothing is read yet. `context` is T, in tokens, and so is `stride`.
+
+        `name` says in errors what the shards are, such as "runs/laptop/data: the validation split".
+        """
         self.shards, self.context, self.stride = shards, context, stride
         counts = [max(0, (len(shard) - context - 1) // stride + 1) for shard in shards]
         self.first = np.cumsum([0, *counts])  # the number of the first window of each shard
         if len(self) == 0:
             longest = max((len(shard) for shard in shards), default=0)
             raise DataError(
-                f"a context of {context} tokens needs {context + 1} in a row, and the longest shard has {longest}: "
-                "take a shorter context (model.max_seq_len) or more text"
+                f"{name}{': ' if name else ''}a context of {context} tokens needs {context + 1} in a row, and the "
+                f"longest shard has {longest}: take a shorter context (model.max_seq_len), or prepare more text, or "
+                "another share of it for this split (--validation of prepare)"
             )
 
     def __len__(self) -> int:

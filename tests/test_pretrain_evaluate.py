@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from errors import DataError, TokenizerError
 from pretrain import evaluate
@@ -103,6 +105,31 @@ def test_a_run_does_not_go_from_one_source_into_the_next() -> None:
     words = SOURCE.split()
     halves = [" ".join(words[:7]), " ".join(words[7:14])]
     assert evaluate.copying([SOURCE], halves, run=8).share == 0.0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_longest_run_stands_in_one_source(order: int) -> None:
+    words = [f"w{i}" for i in range(20)]
+    sources = [" ".join(words[:12]), " ".join(words[5:])]
+    result = evaluate.copying([" ".join(words)], sources[::order], run=8)
+    assert (result.share, result.longest) == (1.0, 15)
+
+
+def test_the_longest_run_stands_in_one_place_of_a_source() -> None:
+    """The same words twice, with a gap: the text goes over from the first place to the second."""
+    words = [f"w{i}" for i in range(12)]
+    assert evaluate.copying([" ".join(words)], [" ".join([*words[:10], "gap", *words[2:]])], run=8).longest == 10
+
+
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=1), max_size=12),
+    st.lists(st.lists(st.text("ab", min_size=1, max_size=1), max_size=12), max_size=3),
+)
+def test_the_longest_run_is_the_one_that_trying_all_of_them_finds(text: list[str], sources: list[list[str]]) -> None:
+    parts = {tuple(text[i:j]) for i in range(len(text)) for j in range(i + 3, len(text) + 1)}
+    there = {tuple(words[i:j]) for words in sources for i in range(len(words)) for j in range(i + 3, len(words) + 1)}
+    result = evaluate.copying([" ".join(text)], map(" ".join, sources), run=3)
+    assert result.longest == max(map(len, parts & there), default=0)
 
 
 def test_no_text_is_nothing_copied() -> None:

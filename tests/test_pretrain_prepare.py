@@ -20,7 +20,7 @@ from pretrain import encoding, vocabulary
 from pretrain.corpus import MARKER, read_documents
 from pretrain.encoding import is_held_out
 from pretrain.prepare import prepare
-from pretrain.shards import SplitWriter, open_split, open_starts, read_manifest
+from pretrain.shards import SplitWriter, open_split, read_manifest
 from tests.assets_dir import ROOT, require_asset
 from tests.tiny import SENTENCES, train_tokenizer
 from tokenizer import Tokenizer
@@ -45,7 +45,8 @@ def texts_in(folder: Path, split: str) -> list[str]:
     """Return the text of every document of a split."""
     manifest = read_manifest(folder)
     tokenizer = Tokenizer(tokenizer_model=folder)
-    shards = zip(open_split(folder, manifest, split), open_starts(folder, manifest, split), strict=True)
+    starts = [np.fromfile(folder / shard.starts_file, "<u8") for shard in manifest.splits[split].shards]
+    shards = zip(open_split(folder, manifest, split), starts, strict=True)
     return [tokenizer.decode(row.tolist()) for ids, starts in shards for row in np.split(ids, starts.tolist()[1:])]
 
 
@@ -258,6 +259,7 @@ def test_left_overs_of_an_unfinished_preparation_go_and_other_files_stay(
         "train-00007.starts.bin",
         "validation-00003.bin",
         ".manifest.json.x.tmp",
+        ".preparing",
     ):
         (out / name).write_bytes(b"old")
     kept = {"notes.txt": b"mine", "train.bin": b"mine", "train-1.bin": b"mine"}
@@ -266,6 +268,26 @@ def test_left_overs_of_an_unfinished_preparation_go_and_other_files_stay(
     prepare([text], tokenizer_model, out, validation=0.2)
     prepare([text], tokenizer_model, tmp_path / "fresh", validation=0.2)
     assert files_in(out) == files_in(tmp_path / "fresh") | kept
+
+
+@pytest.mark.parametrize("name", ["train-00000.bin", "validation-00003.starts.bin"])
+def test_somebody_elses_shards_are_not_deleted(text: Path, tokenizer_model: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "data"
+    out.mkdir()
+    (out / name).write_bytes(b"theirs")
+    with pytest.raises(UsageError, match=f"^{out / name} was written by something else.*another folder with --out"):
+        prepare([text], tokenizer_model, out, validation=0.2)
+    assert files_in(out) == {name: b"theirs"}
+
+
+def test_a_preparation_killed_between_its_last_two_steps_is_complete(
+    text: Path, tokenizer_model: Path, tmp_path: Path
+) -> None:
+    manifest = prepare([text], tokenizer_model, tmp_path / "data", validation=0.2)
+    before = files_in(tmp_path / "data")
+    (tmp_path / "data" / ".preparing").touch()
+    assert prepare([text], tokenizer_model, tmp_path / "data", validation=0.2) == manifest
+    assert files_in(tmp_path / "data") == before
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])

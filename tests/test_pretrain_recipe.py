@@ -21,6 +21,8 @@ out = "out"
 dim = 64
 n_layers = 2
 n_heads = 4
+[optimizer]
+warmup_steps = 2
 [train]
 steps = 10
 """
@@ -98,6 +100,9 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
         ("optimizer.betas=[0.8, 0.9]", lambda recipe: recipe.optimizer.betas == (0.8, 0.9)),
         ("optimizer.learning_rate=1", lambda recipe: recipe.optimizer.learning_rate == 1.0),
         ("model.max_seq_len=none", lambda recipe: recipe.model.max_seq_len == 256),
+        ("out=2024", lambda recipe: recipe.out == "2024"),
+        ("report.sample_prompt=42", lambda recipe: recipe.report.sample_prompt == "42"),
+        ("report.sample_prompt=[1]", lambda recipe: recipe.report.sample_prompt == "[1]"),
         ("train.compile=true", lambda recipe: recipe.train.compile),
     ],
 )
@@ -108,19 +113,27 @@ def test_set_replaces_a_value(setting: str, expected: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.stepz=7", r"mine.toml: train.stepz: no such key"),
-        ("colour=7", r"mine.toml: colour: no such key"),
-        ("train.steps=0", r"mine.toml: train.steps: .*greater than 0"),
-        ("train.steps=many", r"mine.toml: train.steps: .*integer"),
+        ("train.stepz=7", r"^--set train.stepz=7: train.stepz: no such key$"),
+        ("colour=7", r"^--set colour=7: colour: no such key$"),
+        ("trian.steps=3", r"^--set trian.steps=3: trian: no such key$"),
+        ("out=none", r"^--set out=none: out: Field required$"),
+        ("optimizer.betas=[0.9, true]", r"^--set optimizer.betas=.*: optimizer.betas.1: .*number"),
+        ("train.steps=2", r"mine.toml: recipe: optimizer.warmup_steps \(2\) must be below train.steps \(2\)"),
+        ("out=./x/../data", r"mine.toml: recipe: out and data are the same folder \(./x/../data\)"),
+        ("train.steps=0", r"^--set train.steps=.*: train.steps: .*greater than 0"),
+        ("train.steps=many", r"^--set train.steps=.*: train.steps: .*integer"),
         ("train.epochs=1", r"mine.toml: recipe: give either train.steps or train.epochs"),
         ("train.steps=none", r"mine.toml: recipe: give either train.steps or train.epochs"),
         ("model.dim=63", r"mine.toml: model: dim \(63\) must be"),
         ("model.n_kv_heads=3", r"mine.toml: model: n_heads \(4\) must be a multiple of n_kv_heads"),
         ("model.distinct_layers=3", r"mine.toml: model: distinct_layers \(3\) must divide n_layers \(2\)"),
-        ("model.dropout_residual=1", r"mine.toml: model.dropout_residual: .*less than 1"),
-        ("model.position_embedding_type=sine", r"mine.toml: model.position_embedding_type: .*'rotary' or 'alibi'"),
+        ("model.dropout_residual=1", r"^--set model.dropout_residual=1: model.dropout_residual: .*less than 1"),
+        (
+            "model.position_embedding_type=sine",
+            r"^--set model.position_embedding_type=sine: model.position_embedding_type: .*'rotary' or 'alibi'",
+        ),
         ("optimizer.min_learning_rate=0.5", r"mine.toml: optimizer: min_learning_rate \(0.5\) is above learning_rate"),
-        ("optimizer.learning_rate=nan", r"mine.toml: optimizer.learning_rate: "),
+        ("optimizer.learning_rate=nan", r"^--set optimizer.learning_rate=nan: optimizer.learning_rate: "),
         ("data.folder=x", r"data is a value, not a section"),
         ("nonsense", r"--set nonsense: write it as key=value"),
     ],
@@ -128,6 +141,13 @@ def test_set_replaces_a_value(setting: str, expected: Any, tmp_path: Path) -> No
 def test_a_wrong_value_names_the_file_and_the_key(setting: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         read_recipe(write(tmp_path, MINIMAL), [setting])
+
+
+def test_a_wrong_key_of_the_file_is_not_blamed_on_a_setting(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "stepz = 3\n[trian]\nsteps = 1\n")
+    with pytest.raises(UsageError) as error:
+        read_recipe(path, ["train.steps=20", "trian.epochs=1"])
+    assert str(error.value).splitlines() == [f"{path}: train.stepz: no such key", f"{path}: trian: no such key"]
 
 
 def test_several_problems_are_told_at_once(tmp_path: Path) -> None:

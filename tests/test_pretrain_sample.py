@@ -410,7 +410,7 @@ def test_a_text_past_the_context_is_announced(checkpoint: Path, capsys: pytest.C
         (["--prompt", "\udc80"], "must be valid UTF-8"),
         (["--prompts", "missing.txt"], "missing.txt cannot be read"),
         (["--context", "25"], "a context of 25 tokens is more than the 24"),
-        (["-o", "."], ". is no regular file: name another for --output"),
+        (["-o", "."], ". is no regular file: name another for --out"),
     ],
 )
 def test_what_cannot_be_used_is_refused(arguments: list[str], message: str, checkpoint: Path) -> None:

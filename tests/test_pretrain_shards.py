@@ -21,7 +21,6 @@ from pretrain.shards import (
     check_contents,
     id_dtype,
     open_split,
-    open_starts,
     read_manifest,
 )
 from tests.tiny import SENTENCES, train_tokenizer
@@ -62,9 +61,8 @@ def test_the_shards_hold_every_document_once_and_in_order(prepared: Path, tokeni
     for name, split in manifest.splits.items():
         assert len(split.shards) > 1
         texts = []
-        for ids, starts in zip(
-            open_split(prepared, manifest, name), open_starts(prepared, manifest, name), strict=True
-        ):
+        for ids, shard in zip(open_split(prepared, manifest, name), split.shards, strict=True):
+            starts = np.fromfile(prepared / shard.starts_file, "<u8")
             for row in np.split(ids, starts.tolist()[1:]):
                 assert (row[0], row[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
                 texts.append(tokenizer.decode(row.tolist()))

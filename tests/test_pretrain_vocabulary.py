@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from errors import DataError, MinLlamaError, MissingDependency, TokenizerError, UsageError
 from pretrain import vocabulary
-from pretrain.vocabulary import KINDS, RESERVED, SPLIT, smallest, train
+from pretrain.vocabulary import KINDS, RESERVED, SPLIT, smallest, train, without_piece
 from tests.tiny import SENTENCES
 from tokenizer import SPACE, Tokenizer
 
@@ -259,6 +259,33 @@ def test_a_second_run_replaces_the_first(story: Path, tmp_path: Path) -> None:
     assert contents(tmp_path) == ["tokenizer.model"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "expected"),
+    [("char", 9, 0), ("char", 8, 1), ("char", 7, 2), ("word", 6, 0), ("word", 5, 1)],
+)
+def test_what_has_no_piece_is_counted(tmp_path: Path, kind: str, size: int, expected: int) -> None:
+    """Five letters and the space, or three words, beside the three special pieces."""
+    text = write(tmp_path / "text.txt", "aa aa aa aa bbb bb cde")
+    if kind == "word":
+        text.write_text("aa aa aa bb bb cc\n")
+    tokenizer = train([text], kind, size, tmp_path / "out")
+    assert without_piece([text], tokenizer, kind) == expected
+
+
+def test_only_the_beginning_of_a_text_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "LOOKED_AT", 10)
+    first, second = write(tmp_path / "1.txt", "aaaa aaaa aaaa"), write(tmp_path / "2.txt", "xyz")
+    assert without_piece([first, second], train([first], "char", 5, tmp_path / "out"), "char") == 0
+    assert without_piece([second, first], train([first], "char", 5, tmp_path / "out"), "char") == 3
+
+
+def test_a_char_tokenizer_without_a_space_is_refused(tmp_path: Path) -> None:
+    text = write(tmp_path / "text.txt", "aabbccddee")
+    with pytest.raises(DataError, match="with --vocab-size 8, more frequent characters leave no piece for the space"):
+        train([text], "char", 8, tmp_path / "out")
+    assert train([text], "char", 9, tmp_path / "out").n_words == 9
+
+
 # -------------------------------------------------------------------------------------------------------- progress
 
 
@@ -340,8 +367,9 @@ def test_too_small_a_vocabulary_is_an_error_that_names_the_smallest(tmp_path: Pa
     try:
         assert train([text], kind, smallest(kind, ids), tmp_path / "out", ids=ids).n_words == smallest(kind, ids)
     except DataError as error:  # two characters, the letter and the space, are one more than the smallest alphabet
-        assert f"the characters of this text alone need {smallest(kind, ids) + 1}" in str(error)
-        assert kind in ("unigram", "bpe")
+        need = f"the characters of this text alone need {smallest(kind, ids) + 1}"
+        assert ("leave no piece for the space" if kind == "char" else need) in str(error)
+        assert kind in ("unigram", "bpe", "char")
 
 
 @pytest.mark.parametrize("size", [0, -5])
@@ -406,7 +434,7 @@ def test_ctrl_c_while_reading_is_no_error_of_the_text(
     def interrupted(*_: object, **__: object) -> list[str]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vocabulary, "read_documents", interrupted)
+    monkeypatch.setattr(vocabulary, "read_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train([story], kind, SIZES[kind], tmp_path / "out")
 

@@ -52,6 +52,11 @@ def test_a_text_shorter_than_one_window_is_an_error_that_says_what_to_do(shards:
         Windows(shards, context=4, stride=1)
 
 
+def test_the_error_names_the_shards_that_are_too_short() -> None:
+    with pytest.raises(DataError, match="^data: the validation split: a context of 4 .*--validation of prepare"):
+        Windows([shard(0, 4)], context=4, stride=1, name="data: the validation split")
+
+
 @given(st.integers(1, 400), st.integers(0, 2**32), st.integers(0, 5))
 def test_each_epoch_holds_every_window_once(count: int, seed: int, epoch: int) -> None:
     drawn = [draw(epoch * count + i, count, seed) for i in range(count)]

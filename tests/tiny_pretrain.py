@@ -37,6 +37,7 @@ def tiny_recipe(data: Path, out: Path, *settings: str, name: str = "laptop") -> 
     shrunk = [
         f"data={data}", f"out={out}",
         "model.dim=16", "model.n_layers=2", "model.n_heads=2", "model.hidden_dim=24", "model.max_seq_len=16",
+        "optimizer.warmup_steps=4",
         "train.epochs=none", "train.steps=12", "train.batch_size=8", "train.micro_batch_size=none",
         "train.compile=false", "train.device=cpu", "train.precision=float32",
         "report.log_every=1", "report.evaluate_every=6", "report.save_every=4", "report.sample_tokens=4",
