@@ -19,11 +19,13 @@ PACKAGES = ("torch", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of one contender's rounds: the median, and the fastest and slowest."""
+    """The seconds of one contender's rounds; the median, the fastest and the slowest; the very first time of all."""
 
     median: float
     fastest: float
     slowest: float
+    first: float  # with whatever has to be prepared or compiled
+    rounds: list[float]  # round i is a neighbour in time of every other contender's round i
 
 
 def describe() -> dict[str, str | int]:
@@ -45,17 +47,25 @@ def describe() -> dict[str, str | int]:
 
 def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, Timing]:
     """Time every contender once a round, in turns: what else the machine does falls on all of them alike."""
+    first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for name, run in contenders.items():
-        for _ in progress(range(warm_up), f"warming up {name}"):
-            run()
+        first[name], *_ = [_seconds(run) for _ in progress(range(warm_up), f"warming up {name}")]
     gc.collect()
     for _ in progress(range(rounds), "rounds"):
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(statistics.median(taken), min(taken), max(taken)) for name, taken in seconds.items()}
+            seconds[name].append(_seconds(run))
+    return {
+        name: Timing(statistics.median(taken), min(taken), max(taken), first[name], taken)
+        for name, taken in seconds.items()
+    }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
 """Training from scratch: steps of pretrain/ beside a plain PyTorch loop over transformers' `LlamaForCausalLM`.
 
-Both train the same sizes on the same batch, clip the gradient, and step AdamW. Ours is what `python -m pretrain train`
-does in a step; the peer is what one would write with transformers: SDPA attention, torch's fused AdamW.
+Both train the same weights on the same batch, clip the gradient, and step AdamW. Ours is what a step of
+`python -m pretrain train` does; the peer is what one would write with transformers: SDPA, torch's fused AdamW.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.breakdown import NORMS, ROPE, Part, break_down
 from benchmarks.machine import describe, take_turns
-from config import feed_forward_width
 from errors import MissingDependency
+from hf_format import config_to, tensors_to
 from llama import Llama
 from optimizer import AdamW
+from pretrain import fast_attention
 from pretrain.fast_attention import speed_up
 from pretrain.model import build_model, flops_per_token, next_token_loss
 from pretrain.recipe import ModelRecipe
 from pretrain.throughput import matmul_flops
 
-Step = Callable[[], object]
+Step = Callable[[], float]  # returns the loss
 
 
 @dataclass(frozen=True)
@@ -38,42 +40,47 @@ SIZES = {
     "storybook": Size(ModelRecipe(dim=256, n_layers=6, n_heads=4, n_kv_heads=2, max_seq_len=256), 2048, 8),
     "stories15m": Size(ModelRecipe(dim=288, n_layers=6, n_heads=6, hidden_dim=768, max_seq_len=256), 32000, 4),
 }
-# What an operation of PyTorch is part of, for the account of where the time goes.
-PARTS = {
-    "matrix products": ("aten::mm", "aten::addmm"),
-    "attention": ("aten::bmm", "aten::baddbmm", "aten::_softmax", "scaled_dot_product", "flash_attention"),
-    "loss": ("log_softmax", "nll_loss"),
-    "optimizer and clipping": ("_fused_adamw", "addcdiv", "addcmul", "sqrt", "linalg_vector_norm", "_foreach"),
-    "copies and changes of type": ("copy_", "cat", "fill_", "zero_"),
-}
+TO_PROFILE = 3  # steps
+OUR_PARTS: list[Part] = [(ROPE, fast_attention, "_rotate"), (NORMS, fast_attention.FastRMSNorm, "forward")]
+WORTH_IT = 1.5  # bfloat16 is measured where matrix products are this much faster in it
 
 
 def measure(sizes: Sequence[str], *, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Time all contenders; return the machine, a row each, and where our time goes. Raises MissingDependency."""
+    """Time all contenders; return the machine, a row each, and where the time goes. Raises MissingDependency."""
     rows: list[dict[str, Any]] = []
-    parts: dict[str, dict[str, float]] = {}
-    precisions = [torch.float32] + ([torch.bfloat16] if _has_bfloat16() else [])
+    parts: dict[str, dict[str, dict[str, float]]] = {}
+    flops = {precision: _matmul_flops(precision) for precision in (torch.float32, torch.bfloat16)}
+    has_bfloat16 = flops[torch.bfloat16] > WORTH_IT * flops[torch.float32]
     for name in sizes:
         size = SIZES[name]
-        for precision in precisions:
-            peak = matmul_flops(torch.device("cpu"), precision)
-            timings = take_turns(_contenders(size, precision, compiled), rounds)
-            tokens = size.rows * size.model.max_seq_len
-            flops = tokens * flops_per_token(_our_model(size))
-            for contender, timing in timings.items():
+        parts[name] = {}
+        for precision in [torch.float32] + ([torch.bfloat16] if has_bfloat16 else []):
+            label = str(precision).removeprefix("torch.")
+            contenders = _contenders(size, precision, compiled and precision == torch.float32)
+            for contender, timing in take_turns(contenders, rounds).items():
                 rows.append(
-                    {
-                        "size": name,
-                        "precision": str(precision).removeprefix("torch."),
-                        "contender": contender,
-                        **asdict(timing),
-                        "tokens_per_second": tokens / timing.median,
-                        "share_of_peak": flops / timing.median / peak,
-                        "peak_gflops": peak / 1e9,
-                    }
+                    {"size": name, "precision": label, "contender": contender}
+                    | asdict(timing)
+                    | _throughput(size, timing.median, flops[precision])
                 )
-            parts[f"{name}, {str(precision).removeprefix('torch.')}"] = where_time_goes(_ours(size, precision, "torch"))
+            parts[name][f"{label}: ours"] = break_down(contenders["ours"], TO_PROFILE, OUR_PARTS)
+            parts[name][f"{label}: theirs"] = break_down(contenders["transformers"], TO_PROFILE, _their_parts())
     return {"machine": describe(), "rounds": rounds, "rows": rows, "parts": parts}
+
+
+def _throughput(size: Size, seconds: float, peak: float) -> dict[str, float]:
+    """Return what a step in so many seconds amounts to, beside what matrix products reach (`peak`, in FLOP/s)."""
+    tokens = size.rows * size.model.max_seq_len
+    return {
+        "tokens_per_second": tokens / seconds,
+        "share_of_peak": tokens * flops_per_token(_our_model(size)) / seconds / peak,
+        "peak_gflops": peak / 1e9,
+    }
+
+
+def _matmul_flops(precision: torch.dtype) -> float:
+    """Return the best of a few measurements: what disturbs them only makes them slower."""
+    return max(matmul_flops(torch.device("cpu"), precision) for _ in range(5))
 
 
 def _contenders(size: Size, precision: torch.dtype, compiled: bool) -> dict[str, Step]:
@@ -112,22 +119,10 @@ def _theirs(size: Size, precision: torch.dtype, *, compiled: bool = False) -> St
         from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError as error:
         raise MissingDependency("this benchmark", "transformers") from error
-    config = size.model.config(size.vocab_size, pad_id=0)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=size.vocab_size,
-            hidden_size=config.dim,
-            intermediate_size=config.hidden_dim or feed_forward_width(config.dim, config.multiple_of),
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=config.n_kv_heads,
-            max_position_embeddings=config.max_seq_len,
-            tie_word_embeddings=True,
-            use_cache=False,
-            attn_implementation="sdpa",
-        )
-    ).train()
+    ours = _our_model(size)
+    model = LlamaForCausalLM(LlamaConfig(**config_to(ours.config), use_cache=False, attn_implementation="sdpa"))
+    model.load_state_dict(tensors_to(ours.state_dict(), ours.config), strict=False)  # the tied matrix is left out
+    model.tie_weights()
     module = torch.compile(model) if compiled else model
     inputs, targets = _batch(size)
     steps = torch.optim.AdamW(model.parameters(), fused=True)
@@ -140,12 +135,25 @@ def _theirs(size: Size, precision: torch.dtype, *, compiled: bool = False) -> St
     return lambda: _step(model, steps, loss)
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> None:
-    """Take one step: the same for both."""
-    loss().backward()  # type: ignore[no-untyped-call]
+def _their_parts() -> list[Part]:
+    """Return what is what in transformers' model."""
+    from transformers.models.llama import modeling_llama
+
+    return [
+        (ROPE, modeling_llama, "apply_rotary_pos_emb"),
+        (ROPE, modeling_llama.LlamaRotaryEmbedding, "forward"),
+        (NORMS, modeling_llama.LlamaRMSNorm, "forward"),
+    ]
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> float:
+    """Take one step and return its loss: the same for both."""
+    result = loss()
+    result.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
+    return result.item()
 
 
 def _batch(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,22 +161,3 @@ def _batch(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(size.vocab_size, (size.rows, size.model.max_seq_len + 1), generator=generator)
     return tokens[:, :-1], tokens[:, 1:]
-
-
-def where_time_goes(step: Step) -> dict[str, float]:
-    """Return the share of a step's time that each part of it takes."""
-    step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        step()
-    spent: dict[str, float] = dict.fromkeys([*PARTS, "everything else: norms, SwiGLU, RoPE, residuals"], 0.0)
-    for event in profile.key_averages():
-        names = (part for part, keys in PARTS.items() if any(key in event.key for key in keys))
-        spent[next(names, list(spent)[-1])] += event.self_cpu_time_total
-    total = sum(spent.values())
-    return {part: time / total for part, time in spent.items()}
-
-
-def _has_bfloat16() -> bool:
-    """Say whether the processor multiplies matrices in bfloat16, faster than in float32."""
-    device = torch.device("cpu")
-    return matmul_flops(device, torch.bfloat16) > 1.5 * matmul_flops(device, torch.float32)

@@ -254,7 +254,7 @@ def _describe_addition(verbs: "Verbs") -> None:
     )
     addition.add_arguments_make(make)
     make.set_defaults(run=addition.run_make)
-    example = "python -m pretrain check-addition runs/addition/best runs/addition/held-out.txt"
+    example = "python -m pretrain check-addition runs/addition/last runs/addition/held-out.txt"
     check = _add(verbs, "check-addition", "count the held-out sums that a checkpoint gets right", example)
     addition.add_arguments_check(check)
     check.set_defaults(run=addition.run_check)

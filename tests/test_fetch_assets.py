@@ -386,7 +386,7 @@ def test_a_full_disk_while_converting_is_one_line(
     assert run(tmp_path, model, argv=("--only", "model")) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: model: model.pt: ")
-    assert error.endswith("model.pt cannot be written (file write failed): is the disk full?\n")
+    assert error.endswith("model.pt cannot be written: is the disk full?\n")
 
 
 def test_an_untrusted_certificate_is_told(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:

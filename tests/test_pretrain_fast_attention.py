@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -108,6 +109,21 @@ def test_a_bias_that_someone_has_set_is_added() -> None:
     for model in (simple, fast):
         layer_of(model, 0).attention.attention_bias = torch.linspace(-2, 2, 4 * 9 * 9).view(4, 9, 9)
     assert_same(simple, fast, 9)
+
+
+@every_position
+def test_torch_compile_takes_the_model_in_one_piece(positions: str) -> None:
+    simple, fast = both(position_embedding_type=positions, dropout=0.1, n_layers=1)
+    fast.train()
+    compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
+    tokens = torch.randint(fast.vocab_size, (2, 24))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.compile's own code
+        compiled(tokens, tokens)[0].sum().backward()
+        fast.eval()
+        logits, _ = compiled(tokens, tokens)
+    assert all(weight.grad is not None for weight in fast.parameters())
+    assert torch.allclose(logits, simple(tokens, tokens)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_weights_and_their_names_stay() -> None:

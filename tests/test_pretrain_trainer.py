@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 import pretrain.trainer
-from errors import CheckpointError, DataError, TrainingError, UsageError
+from errors import CheckpointError, DataError, MissingDependency, TrainingError, UsageError
 from llama import load_pretrained
 from pretrain.recipe import Recipe
 from pretrain.schedule import learning_rate
@@ -125,8 +126,13 @@ def test_bfloat16_follows_float32(data: Path, tmp_path: Path) -> None:
 
 
 def test_compile_is_passed_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    compiled: list[torch.nn.Module] = []
+
+    def compile_nothing(model: torch.nn.Module) -> torch.nn.Module:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
     train(tiny_recipe(data, tmp_path / "run", "train.compile=true", "train.steps=1", "optimizer.warmup_steps=0"))
     assert len(compiled) == 1
 
@@ -193,7 +199,7 @@ def test_without_tensorboard_the_line_that_installs_it_is_given(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(pretrain.log.MissingDependency, match="pip install tensorboard"):
+    with pytest.raises(MissingDependency, match="pip install tensorboard"):
         train(tiny_recipe(data, tmp_path / "run", "report.tensorboard=true"))
 
 
@@ -403,7 +409,7 @@ def test_two_processes_do_not_train_into_one_folder(data: Path, tmp_path: Path) 
 
 def test_a_start_that_failed_leaves_no_run_behind(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(pretrain.log.MissingDependency):
+    with pytest.raises(MissingDependency):
         train(tiny_recipe(data, tmp_path / "run", "report.tensorboard=true"))
     assert train(tiny_recipe(data, tmp_path / "run"))
 
@@ -454,7 +460,12 @@ def test_a_few_validation_windows_are_spread_over_the_whole_split(data: Path, tm
     trainer = trainer_of(tiny_recipe(data, tmp_path / "run", "report.validation_windows=4"))
     asked: list[int] = []
     batch = trainer.validation.batch
-    trainer.validation.batch = lambda numbers: asked.extend(numbers) or batch(numbers)  # type: ignore[method-assign]
+
+    def note_and_batch(numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.extend(numbers)
+        return batch(numbers)
+
+    trainer.validation.batch = note_and_batch  # type: ignore[method-assign]
     trainer._evaluate(1)
     count = len(trainer.validation)
     assert asked == [i * count // 4 for i in range(4)]
