@@ -45,7 +45,7 @@ def describe() -> dict[str, str | int]:
     return machine
 
 
-def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3) -> dict[str, Timing]:
+def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, Timing]:
     """Time every contender once a round, in turns: what else the machine does falls on all of them alike."""
     first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

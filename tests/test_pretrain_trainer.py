@@ -21,7 +21,7 @@ from llama import load_pretrained
 from pretrain.recipe import Recipe
 from pretrain.schedule import learning_rate
 from pretrain.shards import open_split, read_manifest
-from pretrain.trainer import Stop, StepResult, Trainer, _seed_of, train
+from pretrain.trainer import StepResult, Stop, Trainer, _seed_of, train
 from pretrain.windows import Windows
 from pretrain.world import World
 from tests.tiny_pretrain import RECIPES, make_data, tiny_recipe
@@ -67,7 +67,7 @@ def stopped_after(recipe: Recipe, step: int) -> None:
         stop.asked = number == step
         return take_step(number)
 
-    trainer._step = step_and_ask  # type: ignore[method-assign]
+    trainer._step = step_and_ask  # type: ignore[assignment, method-assign]
     trainer.run(stop)
     trainer.close()
 
