@@ -48,6 +48,12 @@ def train_table(result: dict[str, Any]) -> str:
         "fused AdamW. The first step of what is compiled took "
         f"{_first_steps(result['rows'])}.",
     ]
+    if any(row["share_of_peak"] > 1 for row in result["rows"]):
+        lines += [
+            "",
+            "**Shares above 100 % cannot be**: the machine did other work while its matrix products were measured. The "
+            "ratios are paired and stand; for the other columns, measure again on a quiet machine.",
+        ]
     for size, columns in result["parts"].items():
         lines += ["", *_parts_table(size, columns)]
     return "\n".join(lines) + "\n"

@@ -56,15 +56,14 @@ def measure(sizes: Sequence[str], *, rounds: int, compiled: bool) -> dict[str, A
         parts[name] = {}
         for precision in [torch.float32] + ([torch.bfloat16] if has_bfloat16 else []):
             label = str(precision).removeprefix("torch.")
+            flops[precision] = max(flops[precision], _matmul_flops(precision))
             contenders = _contenders(size, precision, compiled and precision == torch.float32)
             for contender, timing in take_turns(contenders, rounds).items():
-                rows.append(
-                    {"size": name, "precision": label, "contender": contender}
-                    | asdict(timing)
-                    | _throughput(size, timing.median, flops[precision])
-                )
+                rows.append({"size": name, "precision": label, "contender": contender} | asdict(timing))
             parts[name][f"{label}: ours"] = break_down(contenders["ours"], TO_PROFILE, OUR_PARTS)
             parts[name][f"{label}: theirs"] = break_down(contenders["transformers"], TO_PROFILE, _their_parts())
+    for row in rows:
+        row |= _throughput(SIZES[row["size"]], row["median"], flops[getattr(torch, row["precision"])])
     return {"machine": describe(), "rounds": rounds, "rows": rows, "parts": parts}
 
 
