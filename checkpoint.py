@@ -24,6 +24,7 @@ from config import LlamaConfig, feed_forward_width
 from errors import CheckpointError
 from hf_format import config_from, is_llama, tensors_from
 from safetensors_file import read_safetensors, write_safetensors
+from tokenizer import TOKENIZER_CONFIG
 from utils import atomic_path, write_text
 
 Tensors = dict[str, torch.Tensor]
@@ -45,7 +46,6 @@ CONFIG_FILE, WEIGHTS_FILE, README_FILE = "config.json", "model.safetensors", "RE
 INDEX_FILE = "model.safetensors.index.json"  # Hugging Face's, where the weights are in several files
 FORMAT = "min-llama"  # the "format" in the config.json of our own directories
 TOKENIZER_NAMES = {".model": "tokenizer.model", ".json": "tokenizer.json"}
-TOKENIZER_CONFIG = "tokenizer_config.json"  # goes with a tokenizer.json, where there is one
 # The weights that setup.sh fetches, by the names of their files; of others nobody here knows where they come from.
 FETCHED_WEIGHTS = ("stories42M", "stories15M", "stories260K")
 

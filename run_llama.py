@@ -16,8 +16,9 @@ import time
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from arguments import at_least_one, positive, probability, seed
 from errors import MinLlamaError, UsageError
 from utils import sha256_of, write_text
 
@@ -32,7 +33,6 @@ FALLBACK_WEIGHTS = ("checkpoints/storybook", "weights/stories260K/stories260K.bi
 # How the names of the output files must end, so that a submission's files cannot be mixed up.
 OUTPUT_ENDINGS = {"prompt": "prompting-output.txt", "finetune": "finetuning-output.txt"}
 RUN_INFO = "run-info.json"
-Number = TypeVar("Number", int, float)
 INTERRUPTED = 130  # the shell's status of a program that ctrl-C ended
 
 
@@ -50,20 +50,20 @@ def build_parser() -> argparse.ArgumentParser:
     add("--test", default="data/cfimdb-test.txt", metavar="FILE", help="sentences that are predicted at the end")
     add("--label-names", default="data/cfimdb-label-mapping.json", metavar="FILE", help="names of the labels 0, 1, …")
     add("--pretrained-model-path", metavar="PATH", help=f"weights; {DEFAULT_WEIGHTS}, or the next best that is there")
-    add("--max_sentence_len", type=_at_least_one, metavar="TOKENS", help="cut sentences to this; else to the context")
-    add("--seed", type=_seed, default=1337, help="start of all random numbers")
-    add("--epochs", type=_at_least_one, default=5, help="passes over the training data")
+    add("--max_sentence_len", type=at_least_one, metavar="TOKENS", help="cut sentences to this; else to the context")
+    add("--seed", type=seed, default=1337, help="start of all random numbers")
+    add("--epochs", type=at_least_one, default=5, help="passes over the training data")
     add("--use_gpu", action="store_true", help="the same as --device cuda")
     add("--generated_sentence_low_temp_out", default="generated-sentence-temp-0.txt", metavar="FILE", help="output")
     add("--generated_sentence_high_temp_out", default="generated-sentence-temp-1.txt", metavar="FILE", help="output")
     add("--dev_out", default="cfimdb-dev-prompting-output.txt", metavar="FILE", help="predictions for --dev")
     add("--test_out", default="cfimdb-test-prompting-output.txt", metavar="FILE", help="predictions for --test")
-    add("--batch_size", type=_at_least_one, default=8, help="sentences a step")
-    add("--hidden_dropout_prob", type=_probability, default=0.3, help="dropout before the classifier's head")
-    add("--lr", type=_positive, default=2e-5, help="learning rate")
+    add("--batch_size", type=at_least_one, default=8, help="sentences a step")
+    add("--hidden_dropout_prob", type=probability, default=0.3, help="dropout before the classifier's head")
+    add("--lr", type=positive, default=2e-5, help="learning rate")
     more = parser.add_argument_group("more, all optional").add_argument
     more("--prompt", default=PROMPT, metavar="TEXT", help="the text that is continued")
-    more("--max_new_tokens", type=_at_least_one, default=MAX_NEW_TOKENS, metavar="N", help="length of the continuation")
+    more("--max_new_tokens", type=at_least_one, default=MAX_NEW_TOKENS, metavar="N", help="length of the continuation")
     more("--tokenizer", metavar="FILE", help="the weights' tokenizer; by default the one that lies beside them")
     more("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute; cpu by default, auto: the fastest")
     more("--plots", metavar="DIR", help="draw learning curves and a confusion matrix as PNG into this folder")
@@ -176,47 +176,6 @@ def _without_home(value: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_absolute()):
         return Path(value).name if Path(value).is_absolute() else str(value)
     return value
-
-
-def _at_least_one(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    value = _number(text, int)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def _seed(text: str) -> int:
-    """Parse what NumPy, PyTorch and Python all take as a seed, for argparse."""
-    value = _number(text, int)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 2³² - 1, got {value}")
-    return value
-
-
-def _probability(text: str) -> float:
-    """Parse a number from 0 to below 1, for argparse."""
-    value = _number(text, float)
-    if not 0.0 <= value < 1.0:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {value}")
-    return value
-
-
-def _positive(text: str) -> float:
-    """Parse a number above 0, for argparse."""
-    value = _number(text, float)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
-    return value
-
-
-def _number(text: str, kind: type[Number]) -> Number:
-    """Parse a number, with an error that says what was expected."""
-    try:
-        return kind(text)
-    except ValueError as error:
-        wanted = "whole number" if kind is int else "number"
-        raise argparse.ArgumentTypeError(f"must be a {wanted}, got '{text}'") from error
 
 
 def _place_of(error: NotImplementedError) -> str:

@@ -22,6 +22,7 @@ from utils import atomic_path
 
 SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 PADDING_PIECE = "<0x00>"  # Llama's vocabulary has no padding: the byte 0, which no text holds, stands in
+TOKENIZER_CONFIG = "tokenizer_config.json"  # says which tokens of a tokenizer.json begin and end a text
 # The names that a checkpoint's own tokenizer has, beside it or in its folder.
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tok*.model", "tok*.bin")
 # What a `tokenizer.json` calls the beginning and the end of a sequence, if no `tokenizer_config.json` says it: Llama 2,
@@ -308,7 +309,7 @@ class _Json:
         known_begin, known_end = next((pair for pair in BEGIN_AND_END if special.keys() >= set(pair)), (None, None))
         known = {"bos_token": known_begin, "eos_token": known_end}
         known["pad_token"] = next((name for name in PADDING if name in special), None)
-        config = path.with_name("tokenizer_config.json")
+        config = path.with_name(TOKENIZER_CONFIG)
         names = known | (_named_tokens(config) if config.is_file() else {})
         ids: dict[str, int | None] = {}
         for role, name in names.items():

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from arguments import at_least_one
 from errors import MinLlamaError
 
 SIZES = ("storybook", "stories15m")
@@ -39,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: python -m benchmarks train --size storybook --no-compile --rounds 5    takes a minute",
     )
     train.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES), help="default: all")
-    train.add_argument("--rounds", type=int, default=7, metavar="N", help="timed steps of each; default: %(default)s")
+    train.add_argument(
+        "--rounds", type=at_least_one, default=7, metavar="N", help="timed steps of each; default: %(default)s"
+    )
     train.add_argument(
         "--no-compile", action="store_true", help="leave torch.compile out, which takes minutes to start"
     )

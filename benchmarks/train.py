@@ -18,8 +18,8 @@ from errors import MissingDependency
 from hf_format import config_to, tensors_to
 from llama import Llama
 from optimizer import AdamW
-from pretrain import fast_attention
-from pretrain.fast_attention import speed_up
+from pretrain import fast_modules
+from pretrain.fast_modules import speed_up
 from pretrain.model import build_model, flops_per_token, next_token_loss
 from pretrain.recipe import ModelRecipe
 from pretrain.throughput import matmul_flops
@@ -41,7 +41,7 @@ SIZES = {
     "stories15m": Size(ModelRecipe(dim=288, n_layers=6, n_heads=6, hidden_dim=768, max_seq_len=256), 32000, 4),
 }
 TO_PROFILE = 3  # steps
-OUR_PARTS: list[Part] = [(ROPE, fast_attention, "_rotate"), (NORMS, fast_attention.FastRMSNorm, "forward")]
+OUR_PARTS: list[Part] = [(ROPE, fast_modules, "_rotate"), (NORMS, fast_modules.FastRMSNorm, "forward")]
 WORTH_IT = 1.5  # bfloat16 is measured where matrix products are this much faster in it
 
 

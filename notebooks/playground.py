@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from config import LlamaConfig
-from errors import MissingDependency
 from llama import Attention, Llama
 from optimizer import AdamW
+from plots import empty_figure
 
 TRAINED_LENGTH = 64  # characters that the tiny models see at once while they learn
 LONGEST = 4 * TRAINED_LENGTH  # and may see afterwards
@@ -93,14 +93,10 @@ def draw_lines(lines: dict[str, Iterable[float]], x: Sequence[int], **labels: An
 
 def _grid(panels: int, title: str) -> tuple[Any, list[Any]]:
     """Return a figure and its panels, at most four in a row."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("the notebook", "matplotlib") from error
     columns = min(panels, 4)
     rows = -(-panels // columns)
     size = (3.0 * columns, 3.0 * rows) if panels > 1 else (7.0, 4.0)  # inches
-    figure = Figure(figsize=size, layout="constrained")
+    figure = empty_figure(*size)
     figure.suptitle(title)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[panels:]:

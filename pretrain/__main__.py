@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arguments import at_least_one, seed
 from errors import MinLlamaError, UsageError
 from pretrain import addition, plot, sample
-from pretrain.arguments import at_least_one, seed
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]

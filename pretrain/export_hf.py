@@ -17,7 +17,7 @@ from errors import CheckpointError, MissingDependency, TokenizerError
 from hf_format import config_to, tensors_to
 from pretrain.pieces import Pieces, merges_of, read_pieces
 from safetensors_file import write_safetensors
-from tokenizer import SPACE, Tokenizer
+from tokenizer import SPACE, TOKENIZER_CONFIG, Tokenizer
 from utils import write_text
 
 NEVER = -1e4  # the score of a piece that no text may be cut into, far below those that are learnt
@@ -38,7 +38,7 @@ def write(out: Path, config: LlamaConfig, tensors: Tensors, tokenizer: Tokenizer
             folder.mkdir()
             write_safetensors(folder / WEIGHTS_FILE, tensors_to(tensors, config), {"format": "pt"})
             write_text(folder / "tokenizer.json", theirs.to_str(pretty=True))
-            _write_json(folder / "tokenizer_config.json", _tokenizer_config(special, config))
+            _write_json(folder / TOKENIZER_CONFIG, _tokenizer_config(special, config))
             if tokenizer.sp_model is not None:
                 (folder / TOKENIZER_NAMES[".model"]).write_bytes(tokenizer.sp_model.serialized_model_proto())
             ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}

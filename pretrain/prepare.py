@@ -38,11 +38,10 @@ from pretrain.shards import (
     parse_manifest,
     read_manifest,
 )
-from tokenizer import Tokenizer
+from tokenizer import TOKENIZER_CONFIG, Tokenizer
 from utils import atomic_path, sha256_of, write_text
 
 ALONE = 2**22  # bytes of text files below which more processes take longer to start than they save
-TOKENIZER_CONFIG = "tokenizer_config.json"  # says which tokens of a tokenizer.json begin and end a text
 UNFINISHED = ".preparing"  # is in the folder while it is written to: what it leaves there then is its own
 LEFT_OVER = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{5,}}(\.starts)?\.bin|\.manifest\.json\..*\.tmp")
 

@@ -30,7 +30,6 @@ class Progress:
 
     step: int = 0  # steps that are finished
     best_loss: float | None = None  # the lowest validation loss so far, in nats a token
-    best_step: int = 0
     seconds: float = 0.0  # of training, over all sessions
     losses: list[float] = field(default_factory=list)  # of the steps since the last row of the log
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arguments import at_least_one, seed
 from errors import DataError, UsageError
-from pretrain.arguments import at_least_one, seed
 from utils import write_text
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` does without it

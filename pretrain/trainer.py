@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from checkpoint import write_directory
 from errors import TrainingError, UsageError
 from optimizer import AdamW
-from pretrain.fast_attention import speed_up
+from pretrain.fast_modules import speed_up
 from pretrain.generation import continue_prompts
 from pretrain.log import RunLog, require_tensorboard
 from pretrain.model import build_model, flops_per_token, next_token_loss, parameter_count, parameter_groups
@@ -270,7 +270,7 @@ class Trainer:
         self._check_finite(step, {"validation loss": loss})
         best = self.progress.best_loss is None or loss < self.progress.best_loss
         if best:
-            self.progress.best_loss, self.progress.best_step = loss, step
+            self.progress.best_loss = loss
         self.world.on_main(lambda: self._report_validation(step, loss, best))
         if self.world.is_main:
             self._show_sample()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from llama import Attention, Llama, RMSNorm
-from pretrain.fast_attention import FastAttention, FastDropout, FastRMSNorm, speed_up
+from pretrain.fast_modules import FastAttention, FastDropout, FastRMSNorm, speed_up
 from pretrain.model import share_layers
 from tests.tiny import layer_of, random_llama
 
@@ -89,7 +89,7 @@ def test_the_paths_for_short_and_for_long_texts_agree(positions: str, monkeypatc
     _, fast = both(position_embedding_type=positions)
     tokens = torch.randint(fast.vocab_size, (2, 24))
     in_memory, _ = answer(fast, tokens, bfloat16=True)
-    monkeypatch.setattr("pretrain.fast_attention.SHORT", 0)
+    monkeypatch.setattr("pretrain.fast_modules.SHORT", 0)
     fused, _ = answer(fast, tokens, bfloat16=True)
     assert (in_memory - fused).norm() < 0.03 * fused.norm()
 
