@@ -17,7 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import IO, Protocol
 
 from errors import SubmissionError, UsageError
 from submission_rules import SUBMISSION, OutputFile, SubmissionRules
@@ -105,6 +107,21 @@ class _CappedFile(io.FileIO):
         return super().read(size) or b""
 
 
+class Entries(Protocol):
+    """What is inspected: a zip, or whatever else can list its files as the entries of one."""
+
+    def infolist(self) -> list[zipfile.ZipInfo]:
+        """Return all entries."""
+
+    def open(self, entry: zipfile.ZipInfo, /) -> IO[bytes]:
+        """Return an entry's bytes as a stream."""
+
+
+# Called with the name and the bytes of each file that can be read, before anything looks into it.
+Keep = Callable[[str, bytes], None]
+_MAX_NAME_BYTES = 140  # that every file system can store
+_FLOOD = 20  # times the limit on entries are looked at: a forgotten environment is one error, not a flood
+
 _REPACK = "pack the folder again with `python prepare_submit.py DIR {id}`"
 
 
@@ -129,6 +146,11 @@ _NAME_RULES = (
         "a path with `..`, an empty part, or a dot or space at the end of a name",
         # Windows drops spaces and dots at the end of a name, so that `.. ` is `..`
         lambda entry, _: any(part.rstrip(". ") != part or not part for part in _parts(entry.filename)),
+    ),
+    _EntryRule(
+        f"a name of more than {_MAX_NAME_BYTES} bytes",
+        lambda entry, _: any(len(part.encode()) > _MAX_NAME_BYTES for part in _parts(entry.filename)),
+        "give it a short name",
     ),
 )
 # An entry that breaks one of these is not read.
@@ -171,7 +193,7 @@ def _collision_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).removesuffix("/")
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def _read_entry(archive: Entries, entry: zipfile.ZipInfo) -> bytes:
     """Return an entry's bytes, never more than it declares; its checksum is verified on the way."""
     data = bytearray()
     with archive.open(entry) as stream:
@@ -185,15 +207,18 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 class _Inspection:
     """One look at one archive: its methods go from the outside in, and add what they find to the report."""
 
-    def __init__(self, archive: zipfile.ZipFile, student_id: str, rules: SubmissionRules, report: Report) -> None:
-        """Remember what is inspected, by which rules, and where problems go."""
+    def __init__(
+        self, archive: Entries, student_id: str, rules: SubmissionRules, report: Report, keep: Keep | None = None
+    ) -> None:
+        """Remember what is inspected, by which rules, and where problems and files go."""
         self.archive, self.student_id, self.rules, self.report = archive, student_id, rules, report
+        self.keep = keep
         self.repack = _REPACK.replace("{id}", student_id)
 
     def run(self, archive_bytes: int) -> None:
         """Check the archive's size, its entries, its layout, and what is in each file."""
         self.check_size(archive_bytes)
-        named = self.passing(_NAME_RULES, self.archive.infolist())
+        named = self.passing(_NAME_RULES, self.without_flood(self.archive.infolist()))
         readable = set(self.passing(_DATA_RULES, named))
         entries = self.without_junk(self.without_collisions(named))
         if entries:
@@ -219,6 +244,14 @@ class _Inspection:
                 break
         if len(entries) > rules.max_entries:
             self.report.error(f"it holds {len(entries)} entries, and the limit is {rules.max_entries}", self.repack)
+
+    def without_flood(self, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+        """Return the entries to look at: of very many, which check_size has reported, those with known names first."""
+        limit = _FLOOD * self.rules.max_entries
+        if len(entries) <= limit:
+            return entries
+        known = {*self.rules.required, *self.rules.expected, *self.rules.optional}
+        return sorted(entries, key=lambda entry: entry.filename.rpartition("/")[2] not in known)[:limit]
 
     def passing(self, rules: tuple[_EntryRule, ...], entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
         """Return the entries that keep all the rules, and report the others, one error a rule."""
@@ -262,16 +295,43 @@ class _Inspection:
         folders = sorted({_parts(entry.filename)[0] for entry in entries if "/" in entry.filename})
         loose = [entry.filename for entry in entries if "/" not in entry.filename]
         if not folders:
-            self.report.error(f"its files are not in a folder `{own}/`", "zip the folder, not what is in it")
+            self._report_no_folder()
             return ""
+        root = self.likeliest_root(entries)
+        if not root:
+            self._report_no_folder()
+            return root
         if loose:
             self.report.error(f"files beside the folder: {_listed(loose)}", f"move them into `{own}/`")
         if len(folders) > 1:
             self.report.error(f"it holds {len(folders)} folders: {_listed(folders)}", f"leave only `{own}/` in it")
-        if own not in folders:
-            what = f"the folder's name is `{shown(folders[0])}`, not `{own}`"
+        if "/" in root.removesuffix("/"):
+            what = f"its files are in the folder `{shown(root)}`, not in `{own}/`"
+            self.report.error(what, f"move them to `{own}/`, and zip that folder again")
+        elif root != f"{own}/":
+            what = f"the folder's name is `{shown(root.removesuffix('/'))}`, not `{own}`"
             self.report.error(what, f"name the folder `{own}`, in lower case, and zip it again")
-        return f"{own if own in folders else folders[0]}/"
+        return root
+
+    def _report_no_folder(self) -> None:
+        """Report files that lie loose in the archive."""
+        what = f"its files are not in a folder `{self.student_id}/`"
+        self.report.error(what, "zip the folder, not what is in it")
+
+    def likeliest_root(self, entries: list[zipfile.ZipInfo]) -> str:
+        """Return the folder (with its slash, or "" for none) that holds the submission.
+
+        That is `ID/`, unless no required file is in it: then the folder that holds most of them.
+        """
+        own = f"{self.student_id}/"
+        found = {f"{_parts(entry.filename)[0]}/": 0 for entry in entries if "/" in entry.filename}
+        for entry in entries:
+            folder, slash, name = entry.filename.rpartition("/")
+            if name in self.rules.required:
+                found[folder + slash] = found.get(folder + slash, 0) + 1
+        if own in found and (found[own] or not any(found.values())):
+            return own
+        return min(found, key=lambda folder: (-found[folder], folder.count("/"), folder))
 
     def files_at_root(self, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
         """Return the files in the submission's folder by name, and report what should not be there."""
@@ -323,10 +383,12 @@ class _Inspection:
                 add(f"{_listed(group, limit=len(group))} {verb} missing", mend)
 
     def check_contents(self, files: dict[str, zipfile.ZipInfo]) -> None:
-        """Unpack each file in memory and check what is in it, as far as the limit on unpacked bytes allows."""
+        """Unpack each file in memory and check what is in it, as far as the limits on bytes and files allow."""
         budget = self.rules.max_unpacked_bytes
         unfinished: list[str] = []
-        for name, entry in files.items():
+        # what belongs comes first: a limit costs the rest
+        ordered = sorted(files.items(), key=lambda item: not self.rules.belongs(item[0], self.student_id))
+        for name, entry in islice(ordered, self.rules.max_entries):
             budget -= entry.file_size
             if budget < 0:
                 break  # check_size has reported it
@@ -335,6 +397,8 @@ class _Inspection:
             except _UNREADABLE as error:
                 self.report.error(f"{shown(name)} cannot be unpacked: {shown(str(error))}", self.repack)
             else:
+                if self.keep:
+                    self.keep(name, data)
                 unfinished += self.check_content(name, data)
         if unfinished:
             what = f"NotImplementedError is still raised: {_listed(unfinished, limit=12)}"
@@ -446,7 +510,7 @@ def warn_of_reports(report: Report, names: list[str], student_id: str) -> None:
         )
 
 
-# --- The two that others call -----------------------------------------------------------------------------------------
+# --- What others call -------------------------------------------------------------------------------------------------
 
 
 def check_student_id(student_id: str) -> None:
@@ -458,22 +522,18 @@ def check_student_id(student_id: str) -> None:
         )
 
 
-def verify_archive(path: str | os.PathLike[str], student_id: str, rules: SubmissionRules = SUBMISSION) -> Report:
+def verify_archive(
+    path: str | os.PathLike[str], student_id: str, rules: SubmissionRules = SUBMISSION, keep: Keep | None = None
+) -> Report:
     """Return all that is wrong with a submission's zip, which may come from a stranger. Nothing is unpacked to disk.
 
-    A damaged zip is an error in the report; raises SubmissionError only if there is no such file or it may not be read,
-    and UsageError if `student_id` cannot be one.
+    `keep` is called with the name and the bytes of each regular file in the submission's folder that can be read; what
+    it raises is raised here. A damaged zip is an error in the report; raises SubmissionError only if there is no such
+    file or it may not be read, and UsageError if `student_id` cannot be one.
     """
     check_student_id(student_id)
-    path = Path(path)
-    report = Report(path.name)
-    if not path.is_file():
-        raise SubmissionError(f"there is no folder or zip {shown(str(path))}")
-    try:
-        file = _CappedFile(path)
-    except OSError as error:
-        raise SubmissionError(f"cannot read {shown(str(path))}: {error.strerror}") from error
-    with file:
+    report = Report(Path(path).name)
+    with _open_file(Path(path)) as file:
         try:
             archive = zipfile.ZipFile(file)
         except _UNREADABLE as error:
@@ -481,5 +541,39 @@ def verify_archive(path: str | os.PathLike[str], student_id: str, rules: Submiss
             report.error(what, _REPACK.replace("{id}", student_id))
             return report
         with archive:
-            _Inspection(archive, student_id, rules, report).run(os.fstat(file.fileno()).st_size)
+            _Inspection(archive, student_id, rules, report, keep).run(os.fstat(file.fileno()).st_size)
     return report
+
+
+def verify_entries(
+    name: str, entries: Entries, student_id: str, rules: SubmissionRules = SUBMISSION, keep: Keep | None = None
+) -> Report:
+    """Return all that is wrong with what is called `name` and is no zip, but lists its files like one."""
+    check_student_id(student_id)
+    report = Report(name)
+    _Inspection(entries, student_id, rules, report, keep).run(0)
+    return report
+
+
+def top_folders(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the folders at the top of a zip, less what macOS adds; none if it is damaged.
+
+    Raises SubmissionError if there is no such file or it may not be read.
+    """
+    with _open_file(Path(path)) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                paths = [_parts(name) for name in archive.namelist() if "/" in name]
+        except _UNREADABLE:
+            return []
+    return sorted({parts[0] for parts in paths if not _is_mac_junk(parts)})
+
+
+def _open_file(path: Path) -> _CappedFile:
+    """Open an archive. Raises SubmissionError if there is no such file or it may not be read."""
+    if not path.is_file():
+        raise SubmissionError(f"there is no folder or zip {shown(str(path))}")
+    try:
+        return _CappedFile(path)
+    except OSError as error:
+        raise SubmissionError(f"cannot read {shown(str(path))}: {error.strerror}") from error

@@ -1,0 +1,187 @@
+"""Which course is this? An edition is one TOML file in `editions/`: files, checks, references, rubric, limits.
+
+    edition = read_edition("minllama")      # or the path of a TOML file
+
+Unknown keys are errors. How to write a new one: autograder/README.md.
+"""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from component_checks import FILES
+from errors import UsageError
+from submission_rules import SUBMISSION, OutputFile, SubmissionRules
+
+ROOT = Path(__file__).resolve().parent.parent
+EDITIONS = ROOT / "editions"
+DEFAULT_EDITION = "minllama"
+
+Letter = Literal["A+", "A", "A-", "B+", "B", "B-", "C+", "C"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class _Table(BaseModel):
+    """A table of the file: all keys known, nothing changed after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Files(_Table):
+    """What belongs in a submission, and whose copy of a file runs in the sandbox."""
+
+    required: tuple[str, ...] = SUBMISSION.required
+    expected: tuple[str, ...] = SUBMISSION.expected
+    optional: tuple[str, ...] = SUBMISSION.optional
+    patterns: tuple[str, ...] = SUBMISSION.patterns
+    max_bytes: int = Field(default=SUBMISSION.max_bytes, gt=0)
+    # The submission's files that run; all others that are given are the master's.
+    own: tuple[str, ...] = ("run_llama.py", "llama.py", "rope.py", "optimizer.py", "classifier.py")
+    # "always": given files are the master's; "missing": the submission's win, the master's fill what is not there.
+    pristine: Literal["always", "missing"] = "always"
+
+
+class Handout(_Table):
+    """What the students' zip is made of."""
+
+    open: tuple[str, ...]  # the solution regions that students write
+    hint: str = "write this part: its docstring says what it computes"
+
+    @model_validator(mode="after")
+    def _regions_exist(self) -> "Handout":
+        if unknown := sorted(set(self.open) - set(FILES)):
+            raise ValueError(f"no solution region is called {', '.join(unknown)}: choose from {', '.join(FILES)}")
+        return self
+
+
+class Forbidden(_Table):
+    """Names that no file of the student may use, and why.
+
+    They are dotted, such as torch.optim.AdamW, cover what lies below them, and may hold `*`. The first that fits a use
+    names the finding.
+    """
+
+    names: tuple[str, ...]
+    why: str
+
+
+class Static(_Table):
+    """What may be imported and used. A finding is a flag for a person to judge, not a verdict."""
+
+    imports: tuple[str, ...]  # top-level modules beside the standard library and the submission's own files
+    forbidden: tuple[Forbidden, ...] = ()
+
+
+class PointsOf(_Table):
+    """The points of one check."""
+
+    name: str
+    points: float = Field(ge=0.0)
+
+
+class Checks(_Table):
+    """Which hidden checks are run, and what they are worth."""
+
+    run: tuple[PointsOf, ...]
+    # A region whose deciding checks pass loses no points: its other findings are notes. With this, integration checks
+    # run even where a component check failed.
+    decided_by: dict[str, tuple[str, ...]] = {}
+    # Checks that are skipped since another one failed are worth this share of their points.
+    skipped_share: Share = 0.0
+
+
+class Reference(_Table):
+    """What is known of the assignment's results with one checkpoint."""
+
+    checkpoint: str  # as in run-info.json: the name of the file or folder without its ending
+    source: str  # who measured it, how
+    accuracies: dict[str, float] = {}  # output file -> accuracy
+    # A generated text is coherent if it costs the reference model at most so many nats a token, by temperature.
+    coherent_nats: dict[Literal["0", "1"], float] = {}
+
+
+class Rubric(_Table):
+    """Letters, and the sentence that justifies each."""
+
+    a_plus: str
+    a: str
+    a_minus: str
+    b_plus: str
+    b_or_below: str
+    third_down: str
+
+
+class Limits(_Table):
+    """What a submission may use in the sandbox."""
+
+    seconds: Positive = 10.0  # wall clock, of one check that says nothing else
+    memory_mb: Positive = 3000.0
+    processes: int = Field(default=64, gt=0)
+    file_mb: Positive = 64.0  # of all files that it writes, in checks
+    output_kb: Positive = 64.0  # of what it prints and is kept
+    rerun_memory_mb: Positive = 6000.0
+    rerun_file_mb: Positive = 2000.0
+
+
+class Edition(_Table):
+    """One course: all that the grader is told."""
+
+    name: str
+    title: str
+    id_name: str = "student ID"
+    causal: bool = True
+    reproduce_2024: bool = False
+    checkpoint: str = "stories42M"  # whose results the outputs are compared with; --checkpoint names another
+    files: Files = Files()
+    handout: Handout
+    environment: tuple[str, ...]  # distributions that the sandbox sees, with what they need
+    static: Static
+    checks: Checks
+    references: tuple[Reference, ...] = ()
+    margins: dict[str, Positive] = {}  # output file -> how far below the reference an accuracy may lie
+    rubric: Rubric
+    limits: Limits = Limits()
+
+    def rules(self) -> SubmissionRules:
+        """Return the rules of the format, as `prepare_submit.py` uses them."""
+        files = self.files
+        return replace(
+            SUBMISSION,
+            required=files.required,
+            expected=files.expected,
+            optional=files.optional,
+            patterns=files.patterns,
+            max_bytes=files.max_bytes,
+        )
+
+    def reference(self, checkpoint: str) -> Reference | None:
+        """Return what is known of a checkpoint's results, or None."""
+        return next((entry for entry in self.references if entry.checkpoint == checkpoint), None)
+
+    def output(self, name: str) -> OutputFile:
+        """Return the rules of an output file."""
+        return next(output for output in SUBMISSION.outputs if output.name == name)
+
+
+def read_edition(name: str) -> Edition:
+    """Return the edition of this name in `editions/`, or the one in the file of this path.
+
+    Raises UsageError, which names the file and the key, for an unknown edition and for a file that breaks the schema.
+    """
+    path = Path(name) if name.endswith(".toml") else EDITIONS / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in EDITIONS.glob("*.toml")))
+        raise UsageError(f"no edition is called '{name}': choose from {known}, or name a .toml file")
+    try:
+        return Edition.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise UsageError(f"{path}: {problems}") from error

@@ -1,0 +1,110 @@
+"""Editions: every file in editions/ is valid, and a mistake in one is named with its file and key."""
+
+from pathlib import Path
+
+import pytest
+
+from autograder.checks import Course, checks_for
+from autograder.editions import DEFAULT_EDITION, EDITIONS, Edition, read_edition
+from component_checks import FILES
+from errors import UsageError
+from submission_rules import SUBMISSION
+
+NAMES = sorted(path.stem for path in EDITIONS.glob("*.toml"))
+MINIMAL = (EDITIONS / "minllama.toml").read_text(encoding="utf-8")
+
+
+def test_the_default_edition_is_there() -> None:
+    assert DEFAULT_EDITION in NAMES
+    assert {"minllama", "nlp244"} <= set(NAMES)
+
+
+@pytest.fixture(params=NAMES)
+def edition(request: pytest.FixtureRequest) -> Edition:
+    return read_edition(request.param)
+
+
+def test_edition_has_the_name_of_its_file(edition: Edition) -> None:
+    assert read_edition(str(EDITIONS / f"{edition.name}.toml")) == edition
+
+
+def test_every_check_of_an_edition_exists_and_has_points(edition: Edition) -> None:
+    known = {check.name for check in checks_for(Course(edition.causal))}
+    named = [entry.name for entry in edition.checks.run]
+    assert set(named) <= known
+    assert len(named) == len(set(named))
+    assert sum(entry.points for entry in edition.checks.run) == 100
+    assert {name for names in edition.checks.decided_by.values() for name in names} <= set(named)
+
+
+def test_every_open_region_has_a_check_with_points(edition: Edition) -> None:
+    regions = {check.name: check.regions for check in checks_for(Course(edition.causal))}
+    graded = {region for entry in edition.checks.run if entry.points for region in regions[entry.name]}
+    assert set(edition.handout.open) <= graded
+
+
+def test_references_and_margins_are_of_files_that_exist(edition: Edition) -> None:
+    outputs = {output.name for output in SUBMISSION.outputs}
+    assert set(edition.margins) <= outputs
+    for reference in edition.references:
+        assert set(reference.accuracies) <= outputs
+        assert set(edition.margins) <= set(reference.accuracies), f"{reference.checkpoint} lacks an accuracy"
+    assert edition.reference(edition.checkpoint)
+
+
+def test_published_numbers_are_those_of_the_course() -> None:
+    course = read_edition("nlp244")
+    reference = course.reference("stories42M")
+    assert reference
+    assert reference.accuracies == {
+        "sst-dev-prompting-output.txt": 0.213,
+        "sst-test-prompting-output.txt": 0.224,
+        "cfimdb-dev-prompting-output.txt": 0.498,
+        "sst-dev-finetuning-output.txt": 0.414,
+        "sst-test-finetuning-output.txt": 0.418,
+        "cfimdb-dev-finetuning-output.txt": 0.800,
+    }
+    assert {margin for name, margin in course.margins.items() if name.startswith("sst")} == {0.05}
+    assert {margin for name, margin in course.margins.items() if name.startswith("cfimdb-dev")} == {0.15}
+    assert not course.causal
+    assert set(FILES) - set(course.handout.open) == {"gqa", "zero_shot_head"}
+
+
+def test_rules_are_those_of_the_submission_with_the_editions_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(MINIMAL.replace("[files]", '[files]\nmax_bytes = 5\nexpected = ["notes.md"]'), encoding="utf-8")
+    rules = read_edition(str(file)).rules()
+    assert (rules.max_bytes, rules.expected, rules.required) == (5, ("notes.md",), SUBMISSION.required)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name = ", "is no TOML"),
+        (f"pints = 3\n{MINIMAL}", "pints: Extra inputs are not permitted"),
+        (MINIMAL.replace("[handout]", "[handout]\ncolour = 1"), "handout.colour: Extra inputs are not permitted"),
+        (MINIMAL.replace('"rmsnorm"', '"rmsnrm"'), "handout: Value error, no solution region is called rmsnrm"),
+        (MINIMAL.replace("causal = true", 'causal = "perhaps"'), "causal: Input should be a valid boolean"),
+        ("\n".join(line for line in MINIMAL.splitlines() if not line.startswith("title")), "title: Field required"),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_key(text: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "course.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_edition(str(file))
+    assert str(caught.value).startswith(str(file))
+    assert complaint in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "course.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="is no TOML"):
+        read_edition(str(file))
+
+
+@pytest.mark.parametrize("name", ["nlp243", "../secret", "nowhere.toml", ""])
+def test_an_unknown_edition_is_an_error_that_lists_the_known(name: str) -> None:
+    with pytest.raises(UsageError, match="choose from minllama, nlp244"):
+        read_edition(name)
