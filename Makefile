@@ -4,7 +4,7 @@
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo start test test-all lint format clean
 # One environment, one installation at a time, whatever -j says.
 .NOTPARALLEL:
 
@@ -18,6 +18,12 @@ demo: ## set everything up and let a Llama write text
 	@./setup.sh
 	@$(VENV_PYTHON) run_llama.py --option generate
 
+# Reading an edition needs one package more than students do.
+start: ## make a workspace with the gaps open, for learning alone (DIR=build/start)
+	@./setup.sh --no-assets
+	@$(VENV_PYTHON) -c "import pydantic" 2>/dev/null || $(VENV_PYTHON) -m pip install --quiet -c constraints.txt pydantic
+	@$(VENV_PYTHON) -m autograder start "$(or $(DIR),build/start)"
+
 test: ## set the environment up and run the tests (a few minutes)
 	@./setup.sh --dev --no-assets
 	@$(VENV_PYTHON) -m pytest -m "not slow"
@@ -30,13 +36,14 @@ lint: ## check style and types
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
-	@if command -v shellcheck >/dev/null; then shellcheck setup.sh .ci/run; else echo "shellcheck: not installed, skipped"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck setup.sh .ci/run autograder/gradescope/setup.sh autograder/gradescope/run_autograder; else echo "shellcheck: not installed, skipped"; fi
 
 format: ## lay the code out as `make lint` wants it
 	@./setup.sh --dev --no-assets
 	@$(VENV_PYTHON) -m ruff check --fix .
 	@$(VENV_PYTHON) -m ruff format .
 
-clean: ## remove caches and build products; .venv, data and weights stay
-	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean: ## remove caches and build products; .venv, data, weights and the work in build/start stay
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name start -exec rm -rf {} +; fi
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
