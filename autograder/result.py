@@ -92,7 +92,7 @@ class Result:
     edition: str
     grader: str  # its version
     sandbox: str  # the backend, and how memory was limited
-    seed: str  # the first 16 hexadecimal digits of the hash that all inputs came from
+    seed: str  # that this submission's inputs came from, in hexadecimal; the secret does not follow from it
     checkpoint: str  # that the outputs are compared with
     grade: Grade
     points: float
