@@ -1,14 +1,17 @@
 """What every Llama-shaped model shares: it keeps its configuration and initialises its weights."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from config import LlamaConfig
 from utils import get_parameter_dtype
 
-__all__ = ["LlamaConfig", "LlamaPreTrainedModel"]
+__all__ = ["LlamaConfig", "LlamaPreTrainedModel", "SkipInit"]
 
 INIT_STD = 0.02
 # The layers whose output is added to the residual stream.
@@ -40,3 +43,19 @@ class LlamaPreTrainedModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return get_parameter_dtype(self)
+
+
+class SkipInit(TorchFunctionMode):
+    """While it is active, `torch.nn.init` draws no random numbers: for a model whose weights come from a file.
+
+    Drawing numbers that have no memory, on the device `meta`, would first import PyTorch's compiler, for two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Hand a tensor back instead of filling it with random numbers; do everything else."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

@@ -135,18 +135,23 @@ def compare(check: Check, reference: Reference, actual: Outputs) -> Outcome:
     wrong = [
         line
         for name, expected in reference.expected.items()
-        if (line := _difference(name, actual.get(name), expected, *reference.tolerances[name]))
+        if (line := difference(name, actual.get(name), expected, *reference.tolerances[name]))
     ]
     if not wrong:
         return Outcome(OK, reference.case.settings.get("note", ""))
-    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in reference.case.inputs.items())
-    called = [f"called {check.called.format(**reference.case.settings)}", *([f"shapes: {shapes}"] if shapes else [])]
+    called = what_was_called(check.called, reference.case)
     matches = [
         sentence
         for sentence, outputs in reference.misconceptions.items()
         if distance(actual, outputs, reference.tolerances) <= 1.0
     ]
     return Outcome(FAIL, details=(*called, *wrong, *(["this equals " + ", or ".join(matches)] if matches else [])))
+
+
+def what_was_called(called: str, case: Case) -> list[str]:
+    """Return the lines that say what a check called, on which shapes."""
+    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in case.inputs.items())
+    return [f"called {called.format(**case.settings)}", *([f"shapes: {shapes}"] if shapes else [])]
 
 
 def distance(actual: Outputs, expected: Outputs, tolerances: Tolerances) -> float:
@@ -161,11 +166,11 @@ def distance(actual: Outputs, expected: Outputs, tolerances: Tolerances) -> floa
         other = actual[name]
         if not isinstance(other, torch.Tensor) or other.shape != tensor.shape or other.dtype != tensor.dtype:
             return float("inf")
-        furthest = max(furthest, float(_gaps(other, tensor, *tolerances[name]).max()))
+        furthest = max(furthest, float(gaps(other, tensor, *tolerances[name]).max()))
     return furthest
 
 
-def _gaps(actual: torch.Tensor, expected: torch.Tensor, atol: float, rtol: float) -> torch.Tensor:
+def gaps(actual: torch.Tensor, expected: torch.Tensor, atol: float, rtol: float) -> torch.Tensor:
     """Return the difference of each element in tolerances (atol + rtol · |expected|), as torch.allclose reckons it.
 
     NaN and infinities equal themselves and are infinitely far from everything else.
@@ -176,25 +181,41 @@ def _gaps(actual: torch.Tensor, expected: torch.Tensor, atol: float, rtol: float
     return gaps.masked_fill(same, 0.0).nan_to_num(nan=float("inf"))
 
 
-def _difference(name: str, actual: object, expected: torch.Tensor, atol: float, rtol: float) -> str:
-    """Say how an output differs from what was expected; nothing if it agrees."""
+def malformed(name: str, actual: object, expected: torch.Tensor) -> str:
+    """Say in what an output differs from what was expected before its values count: its kind, its shape, its dtype.
+
+    Returns nothing if all of them agree.
+    """
     if not isinstance(actual, torch.Tensor):
-        hint = " (is a `return` missing?)" if actual is None else ""
-        return f"{name}: expected a tensor of shape {tuple(expected.shape)}, got {type(actual).__name__}{hint}"
+        return no_tensor(name, type(actual).__name__, expected)
     if actual.shape != expected.shape:
         return f"{name}: wrong shape, expected {tuple(expected.shape)}, got {tuple(actual.shape)}"
     if actual.dtype != expected.dtype:
         return f"{name}: wrong dtype, expected {expected.dtype}, got {actual.dtype}"
-    wrong = _gaps(actual, expected, atol, rtol) > 1.0
+    return ""
+
+
+def no_tensor(name: str, kind: str, expected: torch.Tensor) -> str:
+    """Say that an output is something else than a tensor: `kind` is the name of its type."""
+    hint = " (is a `return` missing?)" if kind == "NoneType" else ""
+    return f"{name}: expected a tensor of shape {tuple(expected.shape)}, got {kind}{hint}"
+
+
+def difference(name: str, actual: object, expected: torch.Tensor, atol: float, rtol: float) -> str:
+    """Say how an output differs from what was expected; nothing if it agrees."""
+    text = malformed(name, actual, expected)
+    if text or not isinstance(actual, torch.Tensor):
+        return text
+    wrong = gaps(actual, expected, atol, rtol) > 1.0
     if not wrong.any():
         return ""
-    difference = (actual.double() - expected.double()).abs().nan_to_num(nan=float("inf"))
-    index = int(difference.masked_fill(~wrong, -1.0).argmax())
+    gap = (actual.double() - expected.double()).abs().nan_to_num(nan=float("inf"))
+    index = int(gap.masked_fill(~wrong, -1.0).argmax())
     values = f"expected {_number(expected.flatten()[index])}, got {_number(actual.flatten()[index])}"
     if expected.dim() == 0:
         return f"{name}: {values}"
     where = [int(i) for i in torch.unravel_index(torch.tensor(index), expected.shape)]
-    what = f"the largest difference is {float(difference.flatten()[index]):.4g}"
+    what = f"the largest difference is {float(gap.flatten()[index]):.4g}"
     if not torch.isfinite(actual).all():
         what = f"{int((~torch.isfinite(actual)).sum())} values are NaN or infinite, the first"
     return f"{name}: {what} at {where}: {values} ({int(wrong.sum())} of {wrong.numel()} values are wrong)"

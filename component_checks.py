@@ -6,11 +6,13 @@ other parts, so it can be checked before they are written. `needs` names the che
 """
 
 import importlib
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -18,6 +20,9 @@ import torch
 from torch import nn
 
 Outputs = dict[str, torch.Tensor]
+
+# What every checkpoint of a Llama says about its sizes.
+SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "max_seq_len")
 
 # The parts that a student writes -> the file that each stands in.
 FILES = {
@@ -37,20 +42,26 @@ class Case:
     weights: dict[str, torch.Tensor]
 
 
+Call = Callable[[Case], Outputs]  # runs a student's code
+Measure = Callable[[Case, Outputs], Outputs]  # turns what a call gave into what is compared, such as shares
+
+
 @dataclass(frozen=True)
 class Check:
     """One line of the report.
 
     `regions` are the parts that a student writes and this check runs, its own one last; `called` says what is called,
     filled in from the settings; `needs` are names of other checks; `real_weights` is a file below `weights/`.
+    Without a `measure`, the outputs of `call` are compared as they are.
     """
 
     name: str
     regions: tuple[str, ...]
     called: str
-    call: Callable[[Case], Outputs]
+    call: Call
     needs: tuple[str, ...] = ()
     real_weights: str | None = None
+    measure: Measure | None = None
 
     @property
     def file(self) -> str:
@@ -59,46 +70,68 @@ class Check:
 
 
 def run_call(check: Check, case: Case) -> Outputs:
-    """Return what the student's code makes of the case; errors of that code are passed on.
+    """Return what is compared: what the student's code makes of the case, measured if the check says how.
 
-    The code gets copies of the inputs, and the same random numbers each time.
+    Errors of that code are passed on. What is no tensor is not measured.
     """
+    outputs = raw_outputs(check.call, case)
+    if check.measure and all(isinstance(out, torch.Tensor) for out in outputs.values()):
+        return check.measure(case, outputs)
+    return outputs
+
+
+def raw_outputs(call: Call, case: Case) -> Outputs:
+    """Return what a call gives. It gets copies of the inputs, and the same random numbers each time."""
     copies = {name: tensor.clone() for name, tensor in case.inputs.items()}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        outputs = check.call(Case(copies, case.settings, case.weights))
+        torch.manual_seed(case.settings.get("random_seed", 0))
+        outputs = call(Case(copies, case.settings, case.weights))
     return {name: out.detach() if isinstance(out, torch.Tensor) else out for name, out in outputs.items()}
 
 
 # --- RMSNorm, RoPE, attention, layer ---
 
 
-def _rms_norm(case: Case) -> Outputs:
-    norm = _module("llama").RMSNorm(case.settings["dim"], eps=case.settings["eps"])
-    norm.load_state_dict(case.weights)
+def rms_norm(case: Case) -> Outputs:
+    """Normalise, without the weight and with it."""
+    norm = student_module("llama").RMSNorm(case.settings["dim"], eps=case.settings["eps"])
+    load(norm, case.weights)
     return {"_norm(x)": norm._norm(case.inputs["x"].clone()), "forward(x)": norm(case.inputs["x"])}
 
 
-def _rope(case: Case) -> Outputs:
-    query, key = _module("rope").apply_rotary_emb(case.inputs["query"], case.inputs["key"], **case.settings)
+def rope(case: Case) -> Outputs:
+    """Rotate a query and a key."""
+    sizes = {name: case.settings[name] for name in ("head_dim", "max_seq_len", "theta")}
+    query, key = student_module("rope").apply_rotary_emb(case.inputs["query"], case.inputs["key"], **sizes)
     return {"query": query, "key": key}
 
 
-def _attention(case: Case) -> Outputs:
-    attention = _module("llama").Attention(_config(case)).eval()
+def attention(case: Case) -> Outputs:
+    """Mix values, in evaluation mode."""
+    attention = student_module("llama").Attention(config_of(case)).eval()
     attention.attention_bias = case.inputs.get("attention_bias")
     return {"output": _mix(attention, case)}
 
 
-def _attention_dropout(case: Case) -> Outputs:
+def attention_dropout(case: Case) -> Outputs:
     """Show the attention weights: `value` is the identity with a column of ones, so a row of output holds them."""
-    attention = _module("llama").Attention(_config(case))
-    kept = _mix(attention.eval(), case)[..., :-1]
+    attention = student_module("llama").Attention(config_of(case))
+    kept = _mix(attention.eval(), case)
     attention.train()
-    trained = torch.cat([_mix(attention, case) for _ in range(case.settings["times"])])
+    return {
+        "output in evaluation": kept,
+        "outputs in training": torch.cat([_mix(attention, case) for _ in range(case.settings["times"])]),
+    }
+
+
+def dropout_shares(case: Case, outputs: Outputs) -> Outputs:
+    """Say which attention weights were dropped, and what became of the others."""
+    kept, trained = outputs["output in evaluation"][..., :-1], outputs["outputs in training"]
     weights, row_sum = trained[..., :-1], trained[..., -1]
     factor = weights / kept
     factor = factor[weights != 0]
+    if len(factor) < 2:  # no deviation can be told
+        factor = torch.full((2,), float("nan"))
     broken_rows = (weights.sum(dim=-1) - row_sum).abs() > 1e-3
     return {
         "share of attention weights that are zero": (weights == 0).float().mean(),
@@ -108,11 +141,11 @@ def _attention_dropout(case: Case) -> Outputs:
     }
 
 
-def _gqa(case: Case) -> Outputs:
+def gqa(case: Case) -> Outputs:
     """Catch the keys and values on their way to the scores, with a rotation that does nothing."""
-    llama = _module("llama")
-    attention = llama.Attention(_config(case)).eval()
-    attention.load_state_dict(case.weights)
+    llama = student_module("llama")
+    attention = llama.Attention(config_of(case)).eval()
+    load(attention, case.weights)
     caught: Outputs = {}
 
     def catch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -127,12 +160,13 @@ def _gqa(case: Case) -> Outputs:
     return caught
 
 
-def _layer(case: Case) -> Outputs:
-    layer = _module("llama").LlamaLayer(0, _config(case)).eval()
+def layer(case: Case) -> Outputs:
+    """Run a layer whose four parts are replaced by simple ones."""
+    layer = student_module("llama").LlamaLayer(0, config_of(case)).eval()
     dim = layer.dim
     layer.attention, layer.feed_forward = nn.Linear(dim, dim), nn.Linear(dim, dim)
     layer.attention_norm, layer.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-    layer.load_state_dict(case.weights)
+    load(layer, case.weights)
     return {"output": layer(case.inputs["x"])}
 
 
@@ -146,42 +180,52 @@ def _mix(attention: Any, case: Case) -> torch.Tensor:
 # --- the whole model, and generation ---
 
 
-def _hidden_states(case: Case) -> Outputs:
-    return {"hidden states": _llama(case)(case.inputs["tokens"])[1]}
+def hidden_states(case: Case) -> Outputs:
+    """Run the model up to its last norm."""
+    return {"hidden states": llama_of(case)(case.inputs["tokens"])[1]}
 
 
-def _logits(case: Case) -> Outputs:
-    model, tokens = _llama(case), case.inputs["tokens"]
+def logits(case: Case) -> Outputs:
+    """Run the model, for the last position and for all of them."""
+    model, tokens = llama_of(case), case.inputs["tokens"]
     return {"logits of the last position": model(tokens)[0], "logits with targets": model(tokens, targets=tokens)[0]}
 
 
-def _generation(case: Case) -> Outputs:
-    return {"ids": _llama(case).generate(case.inputs["idx"], **case.settings["generate"])}
+def generation(case: Case) -> Outputs:
+    """Generate with the whole model."""
+    return {"ids": llama_of(case).generate(case.inputs["idx"], **case.settings["generate"])}
 
 
-def _greedy(case: Case) -> Outputs:
+def greedy(case: Case) -> Outputs:
     """Generate from given logits: those of the next token depend on the token before it alone."""
-    return {"ids": _llama_with(case).generate(case.inputs["idx"], **case.settings["generate"])}
+    return {"ids": llama_with_table(case).generate(case.inputs["idx"], **case.settings["generate"])}
 
 
-def _sampled(case: Case) -> Outputs:
-    """Generate one token for many copies of each prompt, and count."""
+def sampled(case: Case) -> Outputs:
+    """Generate one token for many copies of each prompt."""
     idx, rows = case.inputs["idx"], case.settings["rows"]
-    new = _llama_with(case).generate(idx.repeat_interleave(rows, dim=0), **case.settings["generate"])[:, -1]
-    one_hot = nn.functional.one_hot(new, num_classes=case.inputs["logits"].shape[1])
-    return {"shares of the tokens drawn": one_hot.float().view(len(idx), rows, -1).mean(dim=1)}
+    ids = llama_with_table(case).generate(idx.repeat_interleave(rows, dim=0), **case.settings["generate"])
+    return {"ids": ids[:, -1]}
 
 
-def _llama(case: Case) -> Any:
+def token_shares(case: Case, outputs: Outputs) -> Outputs:
+    """Count how often each token was drawn after each prompt."""
+    logits = case.inputs["logits"]
+    one_hot = nn.functional.one_hot(outputs["ids"], num_classes=logits.shape[1])
+    shares = one_hot.float().view(len(case.inputs["idx"]), case.settings["rows"], -1).mean(dim=1)
+    return {"shares of the tokens drawn": shares}
+
+
+def llama_of(case: Case) -> Any:
     """Return a Llama with the case's weights, in evaluation mode."""
-    model = _module("llama").Llama(_config(case))
-    model.load_state_dict(case.weights)
+    model = student_module("llama").Llama(config_of(case))
+    load(model, case.weights)
     return model.eval()
 
 
-def _llama_with(case: Case) -> Any:
+def llama_with_table(case: Case) -> Any:
     """Return a Llama whose logits are looked up in a table: row i holds those of what follows token i."""
-    model = _module("llama").Llama(_config(case))
+    model = student_module("llama").Llama(config_of(case))
     model.forward = lambda tokens, targets=None: (case.inputs["logits"][tokens[:, -1:]], None)
     return model
 
@@ -189,11 +233,11 @@ def _llama_with(case: Case) -> Any:
 # --- AdamW ---
 
 
-def _adamw(case: Case) -> Outputs:
+def adamw(case: Case) -> Outputs:
     """Take a few steps with given gradients; `skips` are the [step, parameter] without one."""
     parameters = [nn.Parameter(start.clone()) for start in case.inputs["start"]]
     groups = [group | {"params": [parameters[i] for i in group["params"]]} for group in case.settings["groups"]]
-    optimizer = _module("optimizer").AdamW(groups, **case.settings["options"])
+    optimizer = student_module("optimizer").AdamW(groups, **case.settings["options"])
     outputs = {}
     for step, gradients in enumerate(case.inputs["gradients"], start=1):
         for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
@@ -221,21 +265,28 @@ class _Words:
         return [self.bos_id] * bos + ids + [self.eos_id] * eos
 
 
-def _classifier(case: Case) -> Outputs:
-    model = _embedding_classifier(case)
-    _stand_in(model.llama)
+def classifier(case: Case) -> Outputs:
+    """Classify, with a stand-in for the Llama."""
+    model = embedding_classifier_of(case)
+    stand_in(model.llama)
     return {"log-probabilities": model.eval()(case.inputs["input_ids"])}
 
 
-def _model_classifier(case: Case) -> Outputs:
-    return {"log-probabilities": _embedding_classifier(case).eval()(case.inputs["input_ids"])}
+def model_classifier(case: Case) -> Outputs:
+    """Classify with the whole model."""
+    return {"log-probabilities": embedding_classifier_of(case).eval()(case.inputs["input_ids"])}
 
 
-def _classifier_dropout(case: Case) -> Outputs:
+def classifier_dropout(case: Case) -> Outputs:
     """Show what dropout does to a hidden state of ones: the head hands each element on, plus a known bias."""
-    model = _embedding_classifier(case)
-    _stand_in(model.llama)
-    elements = model.train()(case.inputs["input_ids"]) - case.inputs["bias"]  # (bs, dim), shifted by the softmax
+    model = embedding_classifier_of(case)
+    stand_in(model.llama)
+    return {"log-probabilities in training": model.train()(case.inputs["input_ids"])}
+
+
+def hidden_shares(case: Case, outputs: Outputs) -> Outputs:
+    """Say how many elements of the hidden states were dropped, and how large the others are."""
+    elements = outputs["log-probabilities in training"] - case.inputs["bias"]  # (bs, dim), shifted by the softmax
     largest = elements.amax(dim=1, keepdim=True)
     step = (largest - elements.amin(dim=1, keepdim=True)).median()
     return {
@@ -244,27 +295,36 @@ def _classifier_dropout(case: Case) -> Outputs:
     }
 
 
-def _zero_shot(case: Case) -> Outputs:
-    classifier, settings = _module("classifier"), case.settings
-    with _checkpoint(case) as path:
-        config = _module("config").ClassifierConfig(len(settings["labels"]), path, option="pretrain")
+def zero_shot(case: Case) -> Outputs:
+    """Score the labels, with a stand-in for the Llama."""
+    classifier, settings = student_module("classifier"), case.settings
+    with checkpoint_of(case) as path:
+        config = _classifier_config(len(settings["labels"]), path, "pretrain")
         model = classifier.LlamaZeroShotClassifier(config, _Words(settings["words"]), list(settings["labels"]))
-        _stand_in(model.llama)
+        stand_in(model.llama)
         return {"log-likelihoods": model.eval()(case.inputs["input_ids"])}
 
 
-def _embedding_classifier(case: Case) -> Any:
+def embedding_classifier_of(case: Case) -> Any:
     """Return the classifier with the case's Llama and head."""
     weight, bias = case.inputs["weight"], case.inputs["bias"]
-    with _checkpoint(case) as path:
-        dropout = case.settings["hidden_dropout_prob"]
-        config = _module("config").ClassifierConfig(len(bias), path, "finetune", dropout)
-        model = _module("classifier").LlamaEmbeddingClassifier(config)
-    model.classifier_head.load_state_dict({"weight": weight, "bias": bias})
+    with checkpoint_of(case) as path:
+        option, dropout = case.settings.get("option", "finetune"), case.settings["hidden_dropout_prob"]
+        model = student_module("classifier").LlamaEmbeddingClassifier(
+            _classifier_config(len(bias), path, option, dropout)
+        )
+    load(model.classifier_head, {"weight": weight, "bias": bias})
     return model
 
 
-def _stand_in(llama: Any) -> None:
+def _classifier_config(num_labels: int, path: str, option: str, dropout: float = 0.0) -> Any:
+    """Return what the classifiers read of their configuration."""
+    return SimpleNamespace(
+        num_labels=num_labels, pretrained_model_path=path, option=option, hidden_dropout_prob=dropout
+    )
+
+
+def stand_in(llama: Any) -> None:
     """Replace the model's forward by something simple and causal: the mean of the embeddings up to each token."""
 
     def forward(tokens: torch.Tensor, targets: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -277,12 +337,13 @@ def _stand_in(llama: Any) -> None:
 
 
 @contextmanager
-def _checkpoint(case: Case) -> Iterator[str]:
+def checkpoint_of(case: Case) -> Iterator[str]:
     """Write the case's weights to a file and yield its path."""
     # an open file cannot be deleted on Windows, and weights are read from it as long as the model lives
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = Path(folder, "tiny.pt")
-        _module("checkpoint").write_checkpoint(path, _config(case), case.weights)
+        path, config = Path(folder, "tiny.pt"), config_of(case)
+        sizes = {name: getattr(config, name) for name in SIZES} | _known(type(config), case.settings["config"])
+        torch.save({"model_args": sizes, "model": case.weights}, path)
         yield str(path)
 
 
@@ -290,27 +351,51 @@ def _checkpoint(case: Case) -> Iterator[str]:
 
 
 def _real_logits(case: Case) -> Outputs:
-    model = _module("llama").load_pretrained(case.settings["checkpoint"])
+    model = student_module("llama").load_pretrained(case.settings["checkpoint"])
     return {"logits": model(_real_prompt(case, model))[0]}
 
 
 def _real_text(case: Case) -> Outputs:
-    model = _module("llama").load_pretrained(case.settings["checkpoint"])
+    model = student_module("llama").load_pretrained(case.settings["checkpoint"])
     return {"ids": model.generate(_real_prompt(case, model), case.settings["max_new_tokens"], temperature=0.0)}
 
 
 def _real_prompt(case: Case, model: Any) -> torch.Tensor:
     """Return the ids of the prompt, by the tokenizer beside the weights."""
-    tokenizer = _module("tokenizer").find_tokenizer(case.settings["checkpoint"], model.vocab_size)
+    tokenizer = student_module("tokenizer").find_tokenizer(case.settings["checkpoint"], model.vocab_size)
     return torch.tensor([tokenizer.encode(case.settings["prompt"], bos=True, eos=False)])
 
 
-def _config(case: Case) -> Any:
-    """Return the case's LlamaConfig."""
-    return _module("config").LlamaConfig(**case.settings["config"])
+def config_of(case: Case) -> Any:
+    """Return the case's LlamaConfig; choices that an older LlamaConfig does not know are set on it."""
+    kind = getattr(student_module("config"), "LlamaConfig", None) or student_module("base_llama").LlamaConfig
+    settings = case.settings["config"]
+    config = kind(**_known(kind, settings))
+    for name, value in settings.items():
+        if not hasattr(config, name):
+            setattr(config, name, value)
+    return config
 
 
-def _module(name: str) -> Any:
+def _known(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the settings that the constructor of a class takes."""
+    parameters = inspect.signature(kind).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return settings
+    return {name: value for name, value in settings.items() if name in parameters}
+
+
+def load(module: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Load weights by their names; a module may hold more than these, tables that it computes for instance.
+
+    Raises RuntimeError if it lacks one of them.
+    """
+    lacking = module.load_state_dict(weights, strict=False).unexpected_keys
+    if lacking:
+        raise RuntimeError(f"{type(module).__name__} has no {', '.join(lacking)}")
+
+
+def student_module(name: str) -> Any:
     """Import a file when it is first called, so that a mistake in one does not stop the checks of the others."""
     return importlib.import_module(name)
 
@@ -323,74 +408,82 @@ GENERATE = "Llama.generate(idx, max_new_tokens={generate[max_new_tokens]}, tempe
 ADAMW = "AdamW.step() with {options}, parameter groups {groups}"
 
 CHECKS: tuple[Check, ...] = (
-    Check("RMSNorm", ("rmsnorm",), "RMSNorm(dim={dim}, eps={eps})", _rms_norm),
+    Check("RMSNorm", ("rmsnorm",), "RMSNorm(dim={dim}, eps={eps})", rms_norm),
     Check(
         "RoPE",
         ("rope",),
         "apply_rotary_emb(query, key, head_dim={head_dim}, max_seq_len={max_seq_len}, theta={theta})",
-        _rope,
+        rope,
     ),
-    Check("attention", ("attention",), f"{SCORES} with causal=False", _attention),
-    Check("causal mask", ("attention",), f"{SCORES} with causal=True", _attention),
-    Check("attention bias", ("attention",), f"{SCORES} with an attention_bias, causal=False", _attention),
+    Check("attention", ("attention",), f"{SCORES} with causal=False", attention),
+    Check("causal mask", ("attention",), f"{SCORES} with causal=True", attention),
+    Check("attention bias", ("attention",), f"{SCORES} with an attention_bias, causal=False", attention),
     Check(
         "attention dropout",
         ("attention",),
         f"{SCORES} in training, {{times}} times, with dropout={{config[dropout]}} and causal=False",
-        _attention_dropout,
+        attention_dropout,
+        measure=dropout_shares,
     ),
     Check(
         "attention evaluation",
         ("attention",),
         f"{SCORES} in evaluation, with dropout={{config[dropout]}} and causal=False",
-        _attention,
+        attention,
     ),
     Check(
         "GQA",
         ("gqa",),
         "Attention.forward(x) with n_heads={config[n_heads]}, n_kv_heads={config[n_kv_heads]} (compared: the key and "
         "value that compute_query_key_value_scores gets; RoPE is left out)",
-        _gqa,
+        gqa,
     ),
-    Check("layer", ("layer",), "LlamaLayer.forward(x), with stand-ins for its four parts", _layer),
-    Check("hidden states", MODEL_REGIONS, "Llama.forward(tokens)", _hidden_states, MODEL_PARTS),
-    Check("logits", MODEL_REGIONS, "Llama.forward(tokens, targets)", _logits, ("hidden states",)),
-    Check("greedy generation", ("generate",), f"{GENERATE} on given logits", _greedy),
-    Check("sampled generation", ("generate",), f"{GENERATE} on given logits, {{rows}} times for each row", _sampled),
+    Check("layer", ("layer",), "LlamaLayer.forward(x), with stand-ins for its four parts", layer),
+    Check("hidden states", MODEL_REGIONS, "Llama.forward(tokens)", hidden_states, MODEL_PARTS),
+    Check("logits", MODEL_REGIONS, "Llama.forward(tokens, targets)", logits, ("hidden states",)),
+    Check("greedy generation", ("generate",), f"{GENERATE} on given logits", greedy),
+    Check(
+        "sampled generation",
+        ("generate",),
+        f"{GENERATE} on given logits, {{rows}} times for each row",
+        sampled,
+        measure=token_shares,
+    ),
     Check(
         "model generation",
         (*MODEL_REGIONS, "generate"),
         f"{GENERATE}, with max_seq_len={{config[max_seq_len]}}",
-        _generation,
+        generation,
         ("logits", "greedy generation"),
     ),
-    Check("AdamW", ("adamw",), ADAMW, _adamw),
-    Check("AdamW weight decay", ("adamw",), ADAMW, _adamw),
-    Check("AdamW without bias correction", ("adamw",), ADAMW, _adamw),
-    Check("AdamW parameter groups", ("adamw",), ADAMW, _adamw),
+    Check("AdamW", ("adamw",), ADAMW, adamw),
+    Check("AdamW weight decay", ("adamw",), ADAMW, adamw),
+    Check("AdamW without bias correction", ("adamw",), ADAMW, adamw),
+    Check("AdamW parameter groups", ("adamw",), ADAMW, adamw),
     Check(
         "classifier",
         ("embedding_head",),
         "LlamaEmbeddingClassifier.forward(input_ids) in evaluation, rows padded with 3, a stand-in for the Llama",
-        _classifier,
+        classifier,
     ),
     Check(
         "classifier dropout",
         ("embedding_head",),
         "LlamaEmbeddingClassifier.forward(input_ids) in training, with hidden_dropout_prob={hidden_dropout_prob}",
-        _classifier_dropout,
+        classifier_dropout,
+        measure=hidden_shares,
     ),
     Check(
         "zero-shot",
         ("zero_shot_head",),
         "LlamaZeroShotClassifier.forward(input_ids), rows padded with 3, labels {labels}, a stand-in for the Llama",
-        _zero_shot,
+        zero_shot,
     ),
     Check(
         "model classifier",
         (*MODEL_REGIONS, "embedding_head"),
         "LlamaEmbeddingClassifier.forward(input_ids) in evaluation, rows padded with 3",
-        _model_classifier,
+        model_classifier,
         ("hidden states", "classifier"),
     ),
     Check(

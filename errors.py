@@ -8,7 +8,10 @@
     ├── TrainingError             a training run that diverged, or cannot be resumed
     ├── AssetError                a download that failed, or an asset nobody lists
     ├── SubmissionError           a submission that cannot be read at all
-    └── MissingDependency         an optional package that is not installed
+    ├── HandoutError              a solution master that no hand-out can be made of
+    ├── MissingDependency         an optional package that is not installed
+    ├── SandboxError              no sandbox that could hold a stranger's code
+    └── GraderError               the grader's own fault: never a score
 
 The text of each says which file (and line), what is wrong, and what to do about it.
 """
@@ -44,6 +47,18 @@ class AssetError(MinLlamaError):
 
 class SubmissionError(MinLlamaError):
     """A submission folder or archive that cannot be read at all."""
+
+
+class HandoutError(MinLlamaError):
+    """A solution master that no hand-out can be made of, or a hand-out that is not what students may get."""
+
+
+class SandboxError(MinLlamaError):
+    """No sandbox of this machine could hold a stranger's code; the message names the remedy."""
+
+
+class GraderError(MinLlamaError):
+    """The grader itself failed. Nothing follows from it about the submission: never a score."""
 
 
 class MissingDependency(MinLlamaError):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from alibi import alibi_bias
-from base_llama import LlamaPreTrainedModel
+from base_llama import LlamaPreTrainedModel, SkipInit
 from checkpoint import read_checkpoint
 from config import LlamaConfig, feed_forward_width
 from rope import apply_rotary_emb
@@ -260,7 +260,7 @@ def load_pretrained(path: str | os.PathLike[str]) -> Llama:
     The model is on the CPU, in float32 and in evaluation mode. Raises CheckpointError (see `read_checkpoint`).
     """
     config, tensors = read_checkpoint(path)
-    with torch.device("meta"):  # shapes without memory: the checkpoint's tensors become the weights
+    with torch.device("meta"), SkipInit():  # shapes without memory: the checkpoint's tensors become the weights
         model = Llama(config)
     model.load_state_dict(tensors, strict=True, assign=True)
     model.tie_weights()

@@ -101,7 +101,7 @@ class Reference(_Table):
     source: str  # who measured it, how
     accuracies: dict[str, float] = {}  # output file -> accuracy
     # A generated text is coherent if it costs the reference model at most so many nats a token, by temperature.
-    coherent_nats: dict[Literal["0", "1"], float] = {}
+    coherent_nats: dict[Literal["0", "1"], Positive] = {}
 
 
 class Rubric(_Table):

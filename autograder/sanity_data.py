@@ -1,7 +1,7 @@
 """Makes `sanity_check.data`: the inputs of every student's check, and what master and misconceptions make of them.
 
-Everything is drawn from fixed seeds, in tiny models with fewer key and value heads than query heads. The inputs are
-chosen so that no two misconceptions of one region look alike; `--table` shows by how much.
+Everything is drawn from fixed seeds, by the builders in `cases.py`, in tiny models with fewer key and value heads than
+query heads. No two misconceptions of one region look alike; `--table` shows by how much they differ.
 
     python -m autograder sanity-data
 """
@@ -9,243 +9,49 @@ chosen so that no two misconceptions of one region look alike; `--table` shows b
 import functools
 import io
 import itertools
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from autograder import cases
+from autograder.cases import ATOL, RTOL, Built, Draws
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from checking import FORMAT, Reference, Tolerances, distance
 from component_checks import CHECKS, FILES, Case, Check, Outputs, run_call
-from config import LlamaConfig
 from errors import AssetError
-from llama import Attention, Llama, load_pretrained
+from llama import load_pretrained
 from tokenizer import find_tokenizer
 from utils import atomic_path
 
-ATOL, RTOL = 1e-5, 1e-3  # the original's
 # Other machines add up real models in another order, and logits near zero have little relative room.
 REAL_ATOL = 1e-4
 # Two outputs must lie this many tolerances apart, or 2 in checks of random outcomes: six standard deviations are one.
 SEPARATION, RANDOM_SEPARATION = 50.0, 2.0
 RANDOM = ("attention dropout", "sampled generation", "classifier dropout")
-PAD = 3
 
 References = dict[str, Reference]
-Sizes = dict[str, Any]  # of a LlamaConfig
-
-
-@dataclass(frozen=True)
-class Built:
-    """A check's case, the tolerances that are not (ATOL, RTOL), and outputs that are known without running anything."""
-
-    case: Case
-    tolerances: Tolerances = field(default_factory=dict)
-    known: Outputs = field(default_factory=dict)
-
-
-class _Draws:
-    """Random tensors from a seed of their own."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=self.generator)
-
-    def ids(self, *shape: int, low: int = 4, high: int) -> torch.Tensor:
-        return torch.randint(low, high, shape, generator=self.generator)
-
-    def fill(self, module: torch.nn.Module, scale: float) -> dict[str, torch.Tensor]:
-        """Return weights for a module: matrices of N(0, scale²), vectors scattered around one."""
-        shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-        return {
-            name: self.normal(*shape) * (scale if len(shape) > 1 else 0.3) + (len(shape) == 1)
-            for name, shape in shapes.items()
-        }
-
-
-def _rms_norm() -> Built:
-    """Long, short and tiny vectors, one of zeros, and one whose mean is far from zero."""
-    draws = _Draws(1)
-    x = draws.normal(2, 3, 8)
-    x[0, 1] *= 0.1
-    x[0, 2] *= 1e-3
-    x[1, 0] = 0.0
-    x[1, 1] += 2.0
-    return Built(Case({"x": x}, {"dim": 8, "eps": 0.01}, {"weight": 1 + 0.5 * draws.normal(8)}))
-
-
-def _rope() -> Built:
-    draws = _Draws(2)
-    inputs = {"query": draws.normal(2, 7, 4, 8), "key": draws.normal(2, 7, 2, 8)}
-    return Built(Case(inputs, {"head_dim": 8, "max_seq_len": 16, "theta": 500.0}, {}))
-
-
-def _attention(causal: bool = False, bias: bool = False, dropout: float = 0.0) -> Built:
-    """Three heads, five tokens, head_dim 8: no two wrong scalings are the same."""
-    draws = _Draws(3)
-    inputs = {name: draws.normal(2, 3, 5, 8) for name in ("query", "key", "value")}
-    if bias:
-        inputs["attention_bias"] = draws.normal(3, 5, 5)
-    config = {"dim": 24, "n_heads": 3, "n_kv_heads": 3, "causal": causal, "dropout": dropout}
-    return Built(Case(inputs, {"config": config}, {}))
-
-
-def _attention_dropout() -> Built:
-    """The values are the identity and a column of ones, so that the output shows the attention weights."""
-    draws, times, seqlen, n_heads, dropout = _Draws(4), 16, 17, 4, 0.25
-    value = torch.cat((torch.eye(seqlen), torch.ones(seqlen, 1)), dim=1).repeat(1, n_heads, 1, 1)
-    inputs = {
-        "query": draws.normal(1, n_heads, seqlen, seqlen + 1),
-        "key": draws.normal(1, n_heads, seqlen, seqlen + 1),
-    }
-    config = {"dim": n_heads * (seqlen + 1), "n_heads": n_heads, "n_kv_heads": 2, "causal": False, "dropout": dropout}
-    share = _six_deviations(dropout, times * n_heads * seqlen**2)
-    outcome = {
-        "share of attention weights that are zero": (dropout, share),
-        "mean factor of the other weights": (1.0 / (1.0 - dropout), 0.02),
-        "deviation of that factor": (0.0, 0.02),
-        "share of rows whose output is not the sum by its weights": (0.0, 0.02),
-    }
-    return _random(Case(inputs | {"value": value}, {"config": config, "times": times}, {}), outcome)
-
-
-def _gqa() -> Built:
-    """Six heads over two: the two numbers and their quotient differ."""
-    draws = _Draws(5)
-    config: Sizes = {"dim": 24, "n_heads": 6, "n_kv_heads": 2}
-    weights = draws.fill(Attention(LlamaConfig(**config)), scale=0.3)
-    return Built(Case({"x": draws.normal(2, 4, 24)}, {"config": config}, weights))
-
-
-def _layer() -> Built:
-    draws, dim = _Draws(6), 8
-    parts = torch.nn.ModuleDict(
-        {
-            "attention": torch.nn.Linear(dim, dim),
-            "feed_forward": torch.nn.Linear(dim, dim),
-            "attention_norm": torch.nn.LayerNorm(dim),
-            "ffn_norm": torch.nn.LayerNorm(dim),
-        }
-    )
-    config = {"dim": dim, "n_heads": 2, "n_kv_heads": 1}
-    return Built(Case({"x": draws.normal(2, 3, dim)}, {"config": config}, draws.fill(parts, scale=0.5)))
-
-
-# --- the whole model, and generation ---
-
-MODEL: Sizes = {"vocab_size": 29, "dim": 16, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "max_seq_len": 8}
-
-
-def _weights(config: Sizes, seed: int, scale: float) -> dict[str, torch.Tensor]:
-    """Return a tiny Llama's weights, with the output matrix tied to the embedding."""
-    weights = _Draws(seed).fill(Llama(LlamaConfig(**config)), scale)
-    return weights | {"output.weight": weights["tok_embeddings.weight"]}
 
 
 @functools.cache
-def _model_weights() -> dict[str, torch.Tensor]:
+def _model_weights() -> cases.Weights:
     """Return the weights that four checks share: tensors that are the same object are saved once."""
-    return _weights(MODEL, seed=8, scale=0.4)
+    return cases.llama_weights(Draws(8), cases.MODEL, scale=0.4)
 
 
-def _model_forward() -> Built:
-    tokens = _Draws(7).ids(2, 7, high=MODEL["vocab_size"])
-    return Built(Case({"tokens": tokens}, {"config": MODEL}, _model_weights()))
-
-
-def _model_generation() -> Built:
-    """More tokens than the model's context holds."""
-    idx = _Draws(9).ids(2, 3, high=MODEL["vocab_size"])
-    settings = {"config": MODEL, "generate": {"max_new_tokens": 9, "temperature": 0.0}}
-    return Built(Case({"idx": idx}, settings, _model_weights()))
-
-
-def _table(vocab_size: int) -> Sizes:
-    """Return the sizes of a model that only lends its `generate`."""
-    return {"vocab_size": vocab_size, "dim": 4, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1}
+def _small_weights(seed: int) -> cases.Weights:
+    """Return weights of the classifiers' Llama."""
+    return cases.llama_weights(Draws(seed), cases.SMALL, scale=1.0)
 
 
 def _greedy() -> Built:
-    draws = _Draws(10)
-    settings = {"config": _table(9), "generate": {"max_new_tokens": 5, "temperature": 0.0}}
-    return Built(Case({"idx": draws.ids(3, 2, low=0, high=9), "logits": 2 * draws.normal(9, 9)}, settings, {}))
-
-
-def _sampled() -> Built:
-    """Two rows and a temperature under which every misconception draws other shares, by a search over random ones."""
-    rows, temperature = 20_000, 0.5
-    logits = torch.tensor([[6.4, 4.0, 1.6, 0.0, 0.5], [-2.0, -1.6, -3.6, -2.4, -3.0]])
-    settings = {"config": _table(5), "rows": rows, "generate": {"max_new_tokens": 1, "temperature": temperature}}
-    case = Case({"idx": torch.tensor([[0], [1]]), "logits": logits}, settings, {})
-    name, tolerance = "shares of the tokens drawn", _six_deviations(0.5, rows)  # no share varies more than that of 0.5
-    return Built(case, {name: (tolerance, 0.0)}, {name: torch.softmax(logits / temperature, dim=-1)})
-
-
-# --- AdamW ---
+    draws = Draws(10)
+    return cases.greedy(draws.ids(3, 2, low=0, high=9), 2 * draws.normal(9, 9))
 
 
 def _adamw(groups: list[dict[str, Any]] | None = None, **options: Any) -> Built:
-    """Six steps of three parameters: gradients far above eps, near it and far below; one parameter skips two steps."""
-    draws = _Draws(12)
-    gradients = draws.normal(6, 3, 2, 3) * torch.tensor([1.0, 0.03, 0.002]).view(3, 1, 1)
-    settings = {
-        "options": {"lr": 0.1, "betas": [0.9, 0.999], "eps": 1e-3, "weight_decay": 0.0, "correct_bias": True} | options,
-        "groups": groups or [{"params": [0, 1, 2]}],
-        "skips": [[2, 1], [3, 1]],
-    }
-    return Built(Case({"start": 0.5 * draws.normal(3, 2, 3), "gradients": gradients}, settings, {}))
-
-
-ADAMW_GROUPS = [
-    {"params": [0], "lr": 0.04},
-    {"params": [1], "weight_decay": 1.5},
-    {"params": [2], "betas": [0.5, 0.9]},
-]
-
-# --- the classifiers ---
-
-SMALL: Sizes = {"vocab_size": 11, "dim": 8, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "max_seq_len": 16}
-LABELS = {"bad": [5], "good": [6, 7], "great": [6, 8, 9], "awful": [10, 5]}
-# Rows of every kind: full, short, of one token, with the pad's id inside, and with 0 at the end.
-ROWS = (
-    [1, 5, 9, 4, 8, 6, 7],
-    [1, 7, 4, 10, 5, 8, 0],
-    [1, 8, 6, 9, PAD, PAD, PAD],
-    [1, 4, PAD, 7, 10, PAD, PAD],
-    [9, PAD, PAD, PAD, PAD, PAD, PAD],
-    [1, PAD, 10, 4, PAD, 9, 5],
-)
-
-
-def _head(config: Sizes, rows: tuple[list[int], ...], seed: int, weights: dict[str, torch.Tensor]) -> Built:
-    """Return a classifier with four labels on the given rows."""
-    draws = _Draws(seed)
-    inputs = {"input_ids": torch.tensor(rows), "weight": draws.normal(4, config["dim"]), "bias": draws.normal(4)}
-    return Built(Case(inputs, {"config": config, "hidden_dropout_prob": 0.5}, weights))
-
-
-def _classifier_dropout() -> Built:
-    """A hidden state of ones, and a head that hands each of its elements on, plus a bias."""
-    config, rows, dropout = SMALL | {"dim": 16}, 512, 0.3
-    shapes = {name: tensor.shape for name, tensor in Llama(LlamaConfig(**config)).state_dict().items()}
-    weights = {name: torch.ones(1).expand(shape) for name, shape in shapes.items()}
-    bias = torch.linspace(-1.0, 1.0, 16)
-    inputs = {"input_ids": torch.tensor([[1, 5]]).repeat(rows, 1), "weight": torch.eye(16), "bias": bias}
-    outcome = {
-        "share of hidden elements that are zero": (dropout, _six_deviations(dropout, 16 * rows)),
-        "size of the others": (1.0 / (1.0 - dropout), 1e-3),
-    }
-    return _random(Case(inputs, {"config": config, "hidden_dropout_prob": dropout}, weights), outcome)
-
-
-def _zero_shot() -> Built:
-    settings = {"config": SMALL, "labels": list(LABELS), "words": LABELS}
-    return Built(Case({"input_ids": torch.tensor(ROWS)}, settings, _weights(SMALL, seed=15, scale=1.0)))
+    return cases.adamw(Draws(12), cases.ADAMW | options, groups)
 
 
 # --- real weights ---
@@ -258,28 +64,28 @@ def _stories(**settings: Any) -> Built:
 
 
 BUILDERS: dict[str, Callable[[], Built]] = {
-    "RMSNorm": _rms_norm,
-    "RoPE": _rope,
-    "attention": _attention,
-    "causal mask": lambda: _attention(causal=True),
-    "attention bias": lambda: _attention(bias=True),
-    "attention dropout": _attention_dropout,
-    "attention evaluation": lambda: _attention(dropout=0.5),
-    "GQA": _gqa,
-    "layer": _layer,
-    "hidden states": _model_forward,
-    "logits": _model_forward,
+    "RMSNorm": lambda: cases.rms_norm(Draws(1)),
+    "RoPE": lambda: cases.rope(Draws(2)),
+    "attention": lambda: cases.attention(Draws(3)),
+    "causal mask": lambda: cases.attention(Draws(3), causal=True),
+    "attention bias": lambda: cases.attention(Draws(3), bias=True),
+    "attention dropout": lambda: cases.attention_dropout(Draws(4)),
+    "attention evaluation": lambda: cases.attention(Draws(3), dropout=0.5),
+    "GQA": lambda: cases.gqa(Draws(5)),
+    "layer": lambda: cases.layer(Draws(6)),
+    "hidden states": lambda: cases.model_forward(Draws(7), cases.MODEL, _model_weights()),
+    "logits": lambda: cases.model_forward(Draws(7), cases.MODEL, _model_weights()),
     "greedy generation": _greedy,
-    "sampled generation": _sampled,
-    "model generation": _model_generation,
+    "sampled generation": cases.sampled,
+    "model generation": lambda: cases.model_generation(Draws(9), cases.MODEL, _model_weights()),
     "AdamW": _adamw,
     "AdamW weight decay": lambda: _adamw(weight_decay=0.8),
     "AdamW without bias correction": lambda: _adamw(correct_bias=False),
-    "AdamW parameter groups": lambda: _adamw(groups=ADAMW_GROUPS, weight_decay=0.4),
-    "classifier": lambda: _head(SMALL, ROWS, 13, _weights(SMALL, seed=14, scale=1.0)),
-    "classifier dropout": _classifier_dropout,
-    "zero-shot": _zero_shot,
-    "model classifier": lambda: _head(MODEL, ROWS, 16, _model_weights()),
+    "AdamW parameter groups": lambda: _adamw(groups=cases.ADAMW_GROUPS, weight_decay=0.4),
+    "classifier": lambda: cases.classifier(Draws(13), cases.SMALL, _small_weights(14), torch.tensor(cases.ROWS)),
+    "classifier dropout": cases.classifier_dropout,
+    "zero-shot": lambda: cases.zero_shot(torch.tensor(cases.ROWS), cases.LABELS, _small_weights(15)),
+    "model classifier": lambda: cases.classifier(Draws(16), cases.MODEL, _model_weights(), torch.tensor(cases.ROWS)),
     "stories260K logits": _stories,
     "stories260K text": lambda: _stories(max_new_tokens=60),
 }
@@ -360,17 +166,6 @@ def _outputs_under(misconception: Misconception, check: Check, case: Case) -> Ou
     """Return what a check's call gives with the wrong variant in place."""
     with applied(misconception):
         return {name: tensor.clone() for name, tensor in run_call(check, case).items()}
-
-
-def _six_deviations(share: float, draws: int) -> float:
-    """Return six standard deviations of a share that is counted in independent draws."""
-    return 6.0 * math.sqrt(share * (1.0 - share) / draws)
-
-
-def _random(case: Case, outcome: dict[str, tuple[float, float]]) -> Built:
-    """Return a check of random numbers, of which the values that they tend to and absolute tolerances are known."""
-    tolerances = {name: (tolerance, 0.0) for name, (_, tolerance) in outcome.items()}
-    return Built(case, tolerances, {name: torch.tensor(value) for name, (value, _) in outcome.items()})
 
 
 # --- the table of distances ---

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from base_llama import LlamaPreTrainedModel
+from base_llama import LlamaPreTrainedModel, SkipInit
 from config import LlamaConfig
 from llama import Attention, FeedForward, Llama, RMSNorm, load_pretrained
 from optimizer import AdamW
@@ -433,7 +433,7 @@ def test_the_tensors_have_the_names_and_shapes_that_checkpoints_hold() -> None:
 
 
 def test_the_42m_model_has_the_published_number_of_parameters() -> None:
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInit():
         model = Llama(LlamaConfig())
     assert sum(parameter.numel() for parameter in model.parameters()) == 41_689_600
 
@@ -597,3 +597,15 @@ def test_a_negative_temperature_is_an_error_and_leaves_the_mode_alone() -> None:
 def test_generation_records_no_graph() -> None:
     generated = random_llama().generate(random_tokens(1, 6), 2)
     assert not generated.requires_grad
+
+
+def test_skipped_initialisation_draws_nothing_and_does_everything_else() -> None:
+    tensor = torch.zeros(2, 3)
+    with SkipInit():
+        assert torch.nn.init.normal_(tensor) is tensor
+        assert torch.nn.init.uniform_(tensor=tensor) is tensor
+        assert torch.nn.init.kaiming_uniform_(tensor) is tensor
+        assert torch.equal(tensor + 1, torch.ones(2, 3))
+    assert not tensor.any()
+    torch.nn.init.normal_(tensor)
+    assert tensor.all()

@@ -201,4 +201,4 @@ def test_a_command_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
-    assert "COMMAND" in capsys.readouterr().err
+    assert "VERB" in capsys.readouterr().err

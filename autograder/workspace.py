@@ -1,0 +1,39 @@
+"""What runs in the sandbox: the submission's own files, and the given ones as they were handed out.
+
+Every file is copied; a name comes from the intake, which has checked it, or from the repository.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from autograder.editions import Edition
+from autograder.static import shadowing
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def given_files(edition: Edition) -> list[str]:
+    """Return the names of the modules at the root that a submission of this edition need not bring."""
+    return sorted(path.name for path in ROOT.glob("*.py") if path.name not in edition.files.own)
+
+
+def build_workspace(submission: Path, edition: Edition, libraries: Iterable[str], target: Path) -> list[str]:
+    """Fill the empty folder `target` and return the names of the submission's files that were left out.
+
+    Left out are files that shadow a library (`libraries`: names of modules), and copies of given files where the
+    edition takes its own.
+    """
+    brought = {path.name for path in submission.iterdir() if path.is_file() and not path.is_symlink()}
+    modules = {name for name in brought if name.endswith(".py")}
+    left_out = shadowing(modules, libraries)
+    given = set(given_files(edition))
+    if edition.files.pristine == "missing":
+        given -= modules
+    left_out |= modules & given
+    for name in sorted(brought - left_out):
+        if name.endswith((".py", ".json", ".txt")):
+            shutil.copyfile(submission / name, target / name)
+    for name in sorted(given):
+        shutil.copyfile(ROOT / name, target / name)
+    return sorted(left_out)
