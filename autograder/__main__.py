@@ -104,7 +104,7 @@ def _add_handout(verbs: "Verbs") -> None:
 
 def _handout(args: argparse.Namespace) -> int:
     from autograder.editions import read_edition
-    from autograder.handout import run_handout
+    from autograder.handout.make import run_handout
 
     return run_handout(read_edition(args.edition), args.out)
 
@@ -120,7 +120,7 @@ def _add_start(verbs: "Verbs") -> None:
 
 def _start(args: argparse.Namespace) -> int:
     from autograder.editions import read_edition
-    from autograder.handout import run_start
+    from autograder.handout.make import run_start
 
     return run_start(read_edition(args.edition), args.folder)
 
@@ -131,7 +131,7 @@ def _add_checks(verbs: "Verbs") -> None:
 
 
 def _checks(args: argparse.Namespace) -> int:
-    from autograder.checks import CHECKS
+    from autograder.checks.hidden import CHECKS
     from autograder.editions import read_edition
 
     edition = read_edition(args.edition)
@@ -261,7 +261,7 @@ def _add_gradescope(verbs: "Verbs") -> None:
 
 
 def _gradescope(args: argparse.Namespace) -> int:
-    from autograder.gradescope_zip import build_zip
+    from autograder.gradescope.build import build_zip
 
     files = build_zip(
         args.edition,
@@ -289,7 +289,7 @@ def _add_sanity_data(verbs: "Verbs") -> None:
 
 
 def _sanity_data(args: argparse.Namespace) -> int:
-    from autograder import sanity_data
+    from autograder.checks import sanity_data
 
     output = args.output if args.output or args.table else ROOT / "sanity_check.data"
     references = sanity_data.build(args.weights if output else None)
@@ -312,7 +312,7 @@ def _add_mutations(verbs: "Verbs") -> None:
 
 def _mutations(args: argparse.Namespace) -> int:
     from autograder.editions import read_edition
-    from autograder.mutation_table import run_mutations
+    from autograder.mutations.table import run_mutations
 
     return run_mutations(read_edition(args.edition), args.sandbox, args.out)
 
@@ -325,7 +325,7 @@ def _add_measure_text(verbs: "Verbs") -> None:
 
 
 def _measure_text(args: argparse.Namespace) -> int:
-    from autograder.thresholds import measure
+    from autograder.outputs.thresholds import measure
 
     print(measure(args.weights, causal=not args.no_mask).table())
     return 0

@@ -171,7 +171,7 @@ def _trusted_modules() -> Iterator[DoctorFinding]:
 
 def _sandbox() -> Iterator[DoctorFinding]:
     """Ask which sandboxes work, and say why bubblewrap does not."""
-    from autograder.sandbox import usable_backends  # imports torch, which takes a second
+    from autograder.isolation.sandbox import usable_backends  # imports torch, which takes a second
 
     backends = usable_backends()
     reason = backends.get("bwrap", "")
@@ -237,7 +237,7 @@ def _kernel() -> Iterator[DoctorFinding]:
 
 def _memory_limits() -> Iterator[DoctorFinding]:
     """Say how the memory of a whole sandbox is limited here."""
-    from autograder.memory import make_guard
+    from autograder.isolation.memory import make_guard
 
     guard = make_guard(64 << 20, 8)
     guard.close()

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autograder.backends import Backend
 from autograder.editions import Edition
-from autograder.environment import build_environment
-from autograder.intake import Intake, take_in
+from autograder.intake.reader import Intake, take_in
+from autograder.isolation.backends import Backend
+from autograder.isolation.environment import build_environment
+from autograder.isolation.sandbox import Sandbox, open_sandbox
 from autograder.judge import assert_master, judge_checks, seed_for
 from autograder.result import CheckResult, Finding, Grade, OutputResult, Result
-from autograder.sandbox import Sandbox, open_sandbox
 from autograder.version import grader_version
 from autograder.workspace import build_workspace
 from errors import UsageError
@@ -131,8 +131,8 @@ def _run_checks(found: Opened, edition: Edition, seed: str, progress: _Progress)
 
 def _read_outputs(found: Opened, edition: Edition, seed: str, options: Options, progress: _Progress) -> None:
     """Look at the submitted outputs, and make them again if a rerun is asked for."""
-    from autograder.coherence import TextReader
-    from autograder.outputs import check_outputs
+    from autograder.outputs.coherence import TextReader
+    from autograder.outputs.files import check_outputs
 
     checkpoint = options.checkpoint or edition.checkpoint
     weights = find_weights(checkpoint)
@@ -144,7 +144,7 @@ def _read_outputs(found: Opened, edition: Edition, seed: str, options: Options, 
     progress.findings += findings
     progress.lap("outputs")
     if options.rerun and weights:
-        from autograder.rerun import rerun
+        from autograder.outputs.rerun import rerun
 
         outputs, findings = rerun(
             found.sandbox,
@@ -190,7 +190,7 @@ def _result(found: Opened, edition: Edition, seed: str, options: Options, progre
 
 def _write(result: Result, progress: _Progress, out: Path) -> None:
     """Write the files of a result; `result.json` comes last, so that where it is, the others are too."""
-    from autograder.report import write_report
+    from autograder.report.page import write_report
 
     write_report(result, out / "report.html")
     timings = {"stages": progress.stages, "checks": progress.each}

@@ -12,10 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autograder.checks import CHECKS, Answer, Course, HiddenCheck, Prepared, checks_for, compare, prepare, refutes
+from autograder.checks.hidden import (
+    CHECKS,
+    Answer,
+    Course,
+    HiddenCheck,
+    Prepared,
+    checks_for,
+    compare,
+    prepare,
+    refutes,
+)
 from autograder.editions import Edition
+from autograder.isolation.sandbox import Call, Failure, Reply, Sandbox
 from autograder.result import CheckResult, Status
-from autograder.sandbox import Call, Failure, Reply, Sandbox
 from autograder.sandboxed.quick import skip_compiler
 from component_checks import FILES
 from errors import GraderError, UsageError

@@ -10,11 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autograder.checks import Answer, Course, HiddenCheck, Prepared, malformed_outputs, measured, prepare, tensors_of
+from autograder.checks.hidden import (
+    Answer,
+    Course,
+    HiddenCheck,
+    Prepared,
+    malformed_outputs,
+    measured,
+    prepare,
+    tensors_of,
+)
 from autograder.editions import Edition
 from autograder.grade import Opened
+from autograder.isolation.sandbox import Call, Reply
 from autograder.judge import check_named, explain, most_bytes
-from autograder.sandbox import Call, Reply
 from checking import gaps
 from utils import atomic_path
 

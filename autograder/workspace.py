@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from autograder.editions import Edition
-from autograder.static import shadowing
+from autograder.intake.static import shadowing
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from autograder.sandbox import usable_backends
+from autograder.isolation.sandbox import usable_backends
 from tests.attacks import driver, elsewhere
 from tests.attacks.table import ATTACKS
 

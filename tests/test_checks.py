@@ -24,9 +24,10 @@ from torch import nn
 import classifier
 import llama
 import optimizer
-from autograder import checks, drawn, measures
-from autograder.cases import Course, Draws
-from autograder.checks import CHECKS, HiddenCheck, Prepared, Verdict, checks_for, compare, prepare
+from autograder.checks import drawn, measures
+from autograder.checks import hidden as checks
+from autograder.checks.cases import Course, Draws
+from autograder.checks.hidden import CHECKS, HiddenCheck, Prepared, Verdict, checks_for, compare, prepare
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from autograder.sandboxed.calls import CALLS
 from checking import distance

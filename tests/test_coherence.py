@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from autograder import thresholds
-from autograder.coherence import LENGTHS, MAX_CHARACTERS, TextReader
 from autograder.misconceptions import MISCONCEPTIONS, applied
-from autograder.thresholds import Measured, Wrong, measure, turned_off
+from autograder.outputs import thresholds
+from autograder.outputs.coherence import LENGTHS, MAX_CHARACTERS, TextReader
+from autograder.outputs.thresholds import Measured, Wrong, measure, turned_off
 from errors import CheckpointError, TokenizerError
 from llama import load_pretrained
 from reproduce_2024 import attend_to_everything

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from autograder import doctor, memory, sandbox
+from autograder import doctor
 from autograder.doctor import DoctorFinding, bwrap_remedy, findings, run
+from autograder.isolation import memory, sandbox
 
 WORKS = {"bwrap": "", "uid": "only root can start a process as another user: use bwrap", "none": ""}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autograder.checks import Course, checks_for
+from autograder.checks.hidden import Course, checks_for
 from autograder.editions import DEFAULT_EDITION, EDITIONS, Edition, read_edition
 from component_checks import FILES
 from errors import UsageError

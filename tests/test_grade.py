@@ -12,7 +12,7 @@ from autograder import grade
 from autograder.__main__ import main
 from autograder.editions import Edition, Reference, read_edition
 from autograder.grade import Options, find_weights, grade_submission
-from autograder.handout import handout_content
+from autograder.handout.make import handout_content
 from autograder.result import Result, read_result
 from errors import UsageError
 from submission_rules import SUBMISSION
@@ -32,7 +32,7 @@ def texts() -> dict[str, str]:
     """Return the two texts that a right implementation writes with our own checkpoint."""
     import torch
 
-    from autograder.coherence import TextReader
+    from autograder.outputs.coherence import TextReader
 
     reader = TextReader(STORYBOOK, causal=True)
     torch.manual_seed(1)
@@ -245,7 +245,7 @@ def test_an_unknown_kind_of_rerun_is_refused_by_the_parser(capsys: pytest.Captur
 def test_an_error_of_the_grader_is_no_grade(
     master: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from autograder.sandbox import Sandbox
+    from autograder.isolation.sandbox import Sandbox
     from errors import GraderError
 
     def broken(*_: object) -> None:

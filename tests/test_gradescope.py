@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from autograder import gradescope_run, gradescope_zip
-from autograder.backends import why_no_bwrap
-from autograder.checks import CHECKS
-from autograder.gradescope import MOST_CHARACTERS, failure_json, results_json
-from autograder.gradescope_run import Submission, find_submission, grade_command, main, run_with_deadline
-from autograder.gradescope_settings import Settings, read_settings
-from autograder.gradescope_zip import build_zip
+from autograder.checks.hidden import CHECKS
+from autograder.gradescope import build as gradescope_zip
+from autograder.gradescope import run as gradescope_run
+from autograder.gradescope.build import build_zip
+from autograder.gradescope.results import MOST_CHARACTERS, failure_json, results_json
+from autograder.gradescope.run import Submission, find_submission, grade_command, main, run_with_deadline
+from autograder.gradescope.settings import Settings, read_settings
+from autograder.isolation.backends import why_no_bwrap
 from autograder.result import Finding, Result
 from errors import GraderError, UsageError
 from tests.results import EDITION, NOTED, OURS, PASSED, RESULT, WRONG
@@ -388,7 +389,7 @@ def test_the_command_that_grades_is_complete() -> None:
 
 
 def test_what_waits_beside_the_grader_holds_no_pytorch() -> None:
-    code = "import sys, autograder.gradescope_run; sys.exit('torch' in sys.modules)"
+    code = "import sys, autograder.gradescope.run; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -497,7 +498,7 @@ def test_damaged_settings_and_wrong_arguments_are_told(layout: Layout, capsys: p
     assert written(base)["output"] == FAILED
     assert "settings.json cannot be read (" in capsys.readouterr().out
     assert main([]) == 2
-    assert capsys.readouterr().err == "usage: python -P -m autograder.gradescope_run /autograder\n"
+    assert capsys.readouterr().err == "usage: python -P -m autograder.gradescope.run /autograder\n"
 
 
 def run_script(base: Path) -> "subprocess.CompletedProcess[str]":

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import component_checks
-from autograder import handout, handout_check
 from autograder.editions import Edition, Handout, read_edition
-from autograder.handout import handout_content, make_handout, make_workspace
-from autograder.handout_check import expected_statuses, verify_content, verify_handout, verify_open
-from autograder.handout_files import FILES, checkpoint_files, handout_files, packed_name
+from autograder.handout import check as handout_check
+from autograder.handout import make as handout
+from autograder.handout.check import expected_statuses, verify_content, verify_handout, verify_open
+from autograder.handout.files import FILES, checkpoint_files, handout_files, packed_name
+from autograder.handout.make import handout_content, make_handout, make_workspace
 from checking import read_references
 from component_checks import CHECKS
 from errors import HandoutError
@@ -327,7 +328,13 @@ def test_what_an_edition_gives_is_no_leak(content_of_2024: dict[str, bytes], con
 @pytest.mark.parametrize(
     "name",
     [
-        *("autograder/regions.py", "editions/ours.toml", "pretrain/model.py", "inference/sampling.py", "tests/tiny.py"),
+        *(
+            "autograder/handout/regions.py",
+            "editions/ours.toml",
+            "pretrain/model.py",
+            "inference/sampling.py",
+            "tests/tiny.py",
+        ),
         *("Makefile", "CONTRIBUTING.md", "ASSIGNMENT.md", "notes.txt", ".ci/run", "data/sst-dev.txt"),
         *("advanced/lora.py", "benchmarks/train.py", "notebooks/playground.py", "checkpoints/own/notes/secret.txt"),
     ],

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from autograder import intake
 from autograder.editions import Edition
-from autograder.intake import Intake, choose_id, take_in
+from autograder.intake import reader as intake
+from autograder.intake.reader import Intake, choose_id, take_in
 from autograder.result import Finding
 from errors import MinLlamaError, SubmissionError, UsageError
 from submission_check import top_folders, verify_archive
@@ -665,7 +665,7 @@ def test_the_limit_on_memory_is_in_force(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_process_has_limits_and_imports_nothing_outside_the_standard_library() -> None:
     script = (
-        "import sys, resource\nfrom autograder import intake\nintake._limit(1 << 29, 5, 1 << 20)\n"
+        "import sys, resource\nfrom autograder.intake import reader\nreader._limit(1 << 29, 5, 1 << 20)\n"
         "print(resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CPU),"
         " resource.getrlimit(resource.RLIMIT_FSIZE)[0], resource.getrlimit(resource.RLIMIT_CORE)[0])\n"
         "print({'torch', 'numpy', 'pydantic'} & set(sys.modules))\n"

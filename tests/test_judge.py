@@ -7,11 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from autograder.checks import CHECKS, Course, prepare
+from autograder.checks.hidden import CHECKS, Course, prepare
 from autograder.editions import Edition, read_edition
+from autograder.isolation.sandbox import Call, Failure, Reply
 from autograder.judge import assert_master, check_named, explain, judge_checks, seed_for
 from autograder.misconceptions import MISCONCEPTIONS, applied
-from autograder.sandbox import Call, Failure, Reply
 from autograder.sandboxed.calls import CALLS
 from errors import GraderError, UsageError
 

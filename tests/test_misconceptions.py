@@ -11,8 +11,8 @@ import torch
 import checking
 import llama
 import rope
-from autograder import sanity_data
 from autograder.__main__ import main
+from autograder.checks import sanity_data
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from checking import Reference
 from component_checks import CHECKS, FILES, Outputs, run_call

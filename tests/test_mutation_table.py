@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from autograder import mutation_table
 from autograder.editions import Edition, read_edition
-from autograder.mutation_table import Outcome, outcome_of, render, run_mutations, summary, told, try_mutation
-from autograder.mutations import BY_NAME, Mutation
+from autograder.mutations import table as mutation_table
+from autograder.mutations.bugs import BY_NAME, Mutation
+from autograder.mutations.table import Outcome, outcome_of, render, run_mutations, summary, told, try_mutation
 from autograder.result import CheckResult, Status
 from errors import GraderError
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from autograder import outputs
-from autograder.coherence import TextReader
-from autograder.outputs import check_outputs, claimed_checkpoint
+from autograder.outputs import files as outputs
+from autograder.outputs.coherence import TextReader
+from autograder.outputs.files import check_outputs, claimed_checkpoint
 from autograder.result import Finding, OutputResult
 from errors import DataError
 from sentiment_data import Example, encode, prompt_suffix, read_examples, write_predictions

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.plain import LEFT_OUT, cut, one_line, plain
+from autograder.report.plain import LEFT_OUT, cut, one_line, plain
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autograder.regions import Region, close_regions, read_regions, secret_lines, survivors
+from autograder.handout.regions import Region, close_regions, read_regions, secret_lines, survivors
 from component_checks import FILES
 from errors import HandoutError
 

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from autograder.report import STATUS_WORDS, TEMPLATES, home_command, page_of, render, write_report
+from autograder.report.page import STATUS_WORDS, TEMPLATES, home_command, page_of, render, write_report
 from autograder.result import CheckResult, Finding, Grade, OutputResult, Result, Stage, Status
 from component_checks import CHECKS, FILES
 from errors import MissingDependency

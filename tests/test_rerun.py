@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import run_llama
-from autograder import outputs
-from autograder import rerun as rerun_module
-from autograder.coherence import TextReader
 from autograder.editions import Limits
-from autograder.rerun import rerun
-from autograder.rerun_jobs import (
+from autograder.isolation.sandbox import Reply, Script, open_sandbox, usable_backends
+from autograder.outputs import files as outputs
+from autograder.outputs import rerun as rerun_module
+from autograder.outputs.coherence import TextReader
+from autograder.outputs.rerun import rerun
+from autograder.outputs.rerun_jobs import (
     duration,
     jobs,
     secret_prompt,
@@ -28,7 +29,6 @@ from autograder.rerun_jobs import (
     tokens_to_read,
 )
 from autograder.result import Finding, OutputResult
-from autograder.sandbox import Reply, Script, open_sandbox, usable_backends
 from checkpoint import read_checkpoint, write_checkpoint, write_directory
 from errors import DataError, UsageError
 from sentiment_data import read_examples

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from autograder import backends, sandbox
-from autograder.backends import Box
 from autograder.editions import Limits
-from autograder.environment import build_environment
-from autograder.sandbox import Backend, Call, Reply, Sandbox, Script, open_sandbox, usable_backends
+from autograder.isolation import backends, sandbox
+from autograder.isolation.backends import Box
+from autograder.isolation.environment import build_environment
+from autograder.isolation.sandbox import Backend, Call, Reply, Sandbox, Script, open_sandbox, usable_backends
 from component_checks import Case
 from errors import GraderError, SandboxError, UsageError
 from tests.attacks.driver import expected, make_case
@@ -151,7 +151,7 @@ def test_every_call_starts_from_the_same_state(submission: Submission) -> None:
 
 def test_a_worker_that_answers_nonsense_is_a_crash(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
     assert submission.norm().status == "ok"
-    monkeypatch.setattr("autograder.sandbox.protocol.receive", lambda *_: b"nonsense")
+    monkeypatch.setattr("autograder.isolation.sandbox.protocol.receive", lambda *_: b"nonsense")
     assert submission.norm().status == "crash"
     monkeypatch.undo()
     assert submission.norm().status == "ok"
@@ -187,8 +187,8 @@ def test_a_sandbox_dies_with_the_judge(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "llama.py").write_text(NORM.replace("LINE", "import time; time.sleep(600)"))
     code = (
-        "import os, threading; from pathlib import Path; from autograder.sandbox import *;"
-        "from autograder.memory import descendants; from tests.attacks.driver import LIMITS, make_case;"
+        "import os, threading; from pathlib import Path; from autograder.isolation.sandbox import *;"
+        "from autograder.isolation.memory import descendants; from tests.attacks.driver import LIMITS, make_case;"
         f"box = open_sandbox('bwrap', Path({str(folder)!r}), ['torch', 'numpy'], LIMITS);"
         "end = lambda: (print(*descendants(box._worker._process.pid), flush=True), os.kill(os.getpid(), 9));"
         "box._worker._wait_until_ready(); threading.Timer(1, end).start();"
@@ -346,7 +346,7 @@ def test_another_user_needs_root_and_a_closed_judge(tmp_path: Path, monkeypatch:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("autograder.backends.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("autograder.isolation.backends.tempfile.gettempdir", lambda: str(tmp_path))
     return tmp_path
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from autograder import environment, memory
-from autograder.disk import DiskWatch, used_bytes
-from autograder.environment import build_environment, closure, installed_beside
-from autograder.memory import Group, Watchdog, descendants, make_guard, resident_bytes
+from autograder.isolation import environment, memory
+from autograder.isolation.disk import DiskWatch, used_bytes
+from autograder.isolation.environment import build_environment, closure, installed_beside
+from autograder.isolation.memory import Group, Watchdog, descendants, make_guard, resident_bytes
 from errors import SandboxError
 
 MB = 1 << 20

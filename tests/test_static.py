@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from autograder.editions import Static
+from autograder.intake.run_options import CONTRACT, changed_options
+from autograder.intake.static import StaticRules, analyse, shadowing
 from autograder.result import Finding
-from autograder.run_options import CONTRACT, changed_options
-from autograder.static import StaticRules, analyse, shadowing
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = StaticRules(

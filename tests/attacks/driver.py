@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from autograder.editions import Limits
-from autograder.sandbox import Backend, Call, Reply, Sandbox, open_sandbox
+from autograder.isolation.sandbox import Backend, Call, Reply, Sandbox, open_sandbox
 from component_checks import Case
 from tests.attacks.table import ATTACKS, Attack
 

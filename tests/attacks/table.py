@@ -287,11 +287,11 @@ return good""",
 import gc
 found = [o for o in gc.get_objects() if type(o) is torch.Tensor and o is not good and o.shape == good.shape]
 if any(torch.allclose(o, good, atol=1e-3) for o in found): print('ESCAPED a reference')
-for name in ('checking', 'autograder.checks', 'autograder.judge'):
+for name in ('checking', 'autograder.checks.hidden', 'autograder.judge'):
     if name in sys.modules: print('ESCAPED', name)
 return good""",
     ),
-    _row("imports the judge's modules", "error", "import autograder.checks", kind="ModuleNotFoundError"),
+    _row("imports the judge's modules", "error", "import autograder.checks.hidden", kind="ModuleNotFoundError"),
     _row("imports a library of the judge alone", "error", "import hypothesis", kind="ModuleNotFoundError"),
 ]
 

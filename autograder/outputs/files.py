@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autograder.coherence import LENGTHS, MAX_CHARACTERS, NEW_TOKENS, TextReader
 from autograder.editions import Edition, Reference
+from autograder.outputs.coherence import LENGTHS, MAX_CHARACTERS, NEW_TOKENS, TextReader
 from autograder.result import Finding, OutputResult, Severity
 from sentiment_data import SEPARATOR, accuracy, has_gold_labels, prompt_suffix, read_examples, read_label_names
 from submission_check import shown

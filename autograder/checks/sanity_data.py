@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from autograder import cases
-from autograder.cases import ATOL, RTOL, Built, Draws
+from autograder.checks import cases
+from autograder.checks.cases import ATOL, RTOL, Built, Draws
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from checking import FORMAT, Reference, Tolerances, distance
 from component_checks import CHECKS, FILES, Case, Check, Outputs, run_call

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from autograder.memory import descendants
+from autograder.isolation.memory import descendants
 
 INTERVAL = 0.2  # seconds between two looks
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from autograder import drawn, measures
-from autograder.cases import ATOL, RTOL, Built, Course, Draws
+from autograder.checks import drawn, measures
+from autograder.checks.cases import ATOL, RTOL, Built, Course, Draws
 from autograder.misconceptions import MISCONCEPTIONS, applied
 from autograder.sandboxed.calls import CALLS
 from checking import Tolerances, difference, distance, malformed, no_tensor, what_was_called

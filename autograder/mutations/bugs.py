@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autograder.regions import read_regions
+from autograder.handout.regions import read_regions
 from component_checks import FILES
 from errors import MinLlamaError
 

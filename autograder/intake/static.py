@@ -18,12 +18,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from autograder.bindings import Bindings
+from autograder.intake.bindings import Bindings
+from autograder.intake.run_options import changed_options
 from autograder.result import Finding, Severity
-from autograder.run_options import changed_options
 from submission_check import shown
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUN = "run_llama.py"
 # Files that Python or pytest load by themselves, wherever they find them.
 _HOOKS = {"sitecustomize", "usercustomize", "conftest"}

@@ -23,16 +23,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from autograder.disk import DiskWatch
-from autograder.environment import Environment, installed_beside
-from autograder.memory import Guard, kill_family
+from autograder.isolation.disk import DiskWatch
+from autograder.isolation.environment import Environment, installed_beside
+from autograder.isolation.memory import Guard, kill_family
 from autograder.sandboxed.child import Settings
 from autograder.sandboxed.cleaning import remove_folder
 from errors import SandboxError
 
 Backend = Literal["bwrap", "uid", "none"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GRADER = ("autograder/__init__.py", "autograder/sandboxed", "component_checks.py")
 BOOT = (
     "import sys; sys.path.insert(0, {grader!r}); sys.path.append({libraries!r});"

@@ -21,15 +21,15 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from autograder.editions import Edition
-from autograder.handout_check import folder_of, mode_of, unpack, verify_content, verify_handout, verify_open
-from autograder.handout_files import ASSIGNMENT, BINARY, README, SANITY_DATA, handout_files, packed_name
-from autograder.regions import close_regions
+from autograder.handout.check import folder_of, mode_of, unpack, verify_content, verify_handout, verify_open
+from autograder.handout.files import ASSIGNMENT, BINARY, README, SANITY_DATA, handout_files, packed_name
+from autograder.handout.regions import close_regions
 from component_checks import CHECKS, run_call
 from component_checks import FILES as REGIONS
 from errors import HandoutError
 from utils import atomic_path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "build/start"
 VERSION_LENGTH = 8  # hexadecimal digits
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)\)")
@@ -172,7 +172,7 @@ def _content(edition: Edition, root: Path) -> Content:
             found = ASSIGNMENT if name == README else name
             raise HandoutError(
                 f"{found}: this edition's hand-out changes `{' '.join(old.split())}`, which stands there "
-                f"{texts[name].count(old)} times instead of once: mend the list in autograder/handout.py"
+                f"{texts[name].count(old)} times instead of once: mend the list in autograder/handout/make.py"
             )
         texts[name] = texts[name].replace(old, new)
     content |= {name: text.encode("utf-8") for name, text in texts.items()}
@@ -249,7 +249,7 @@ def _sanity_data_without_mask() -> bytes:
     Components are checked by themselves, so only what runs the whole model changes. There are no checks of the mask,
     and none on real weights: without the mask these write nonsense, and a hand-out depends on the master alone.
     """
-    from autograder import sanity_data  # imports the master
+    from autograder.checks import sanity_data  # imports the master
 
     references = sanity_data.build(None)
     for check in CHECKS:

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from autograder.editions import Edition
-from autograder.gradescope_settings import check_visibility
-from autograder.plain import cut, one_line, plain
-from autograder.report import (
+from autograder.gradescope.settings import check_visibility
+from autograder.report.page import (
     SEVERITY_WORDS,
     STAGE_TITLES,
     STATUS_WORDS,
@@ -31,6 +30,7 @@ from autograder.report import (
     verdict_of,
     yours_and_needed,
 )
+from autograder.report.plain import cut, one_line, plain
 from autograder.result import CheckResult, Finding, OutputResult, Result
 from errors import GraderError
 

@@ -15,8 +15,8 @@ from statistics import fmean, stdev
 
 import torch
 
-from autograder.coherence import LENGTHS, MAX_CHARACTERS, NEW_TOKENS, TextReader
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
+from autograder.outputs.coherence import LENGTHS, MAX_CHARACTERS, NEW_TOKENS, TextReader
 from utils import progress
 
 REGIONS = ("rmsnorm", "attention", "gqa", "rope", "layer", "generate")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.editions import Edition
-from autograder.handout_files import (
+from autograder.handout.files import (
     CHECKPOINTS,
     FILES,
     SANITY_DATA,
@@ -25,7 +25,7 @@ from autograder.handout_files import (
     is_of_checkpoint,
     packed_name,
 )
-from autograder.regions import secret_lines, survivors
+from autograder.handout.regions import secret_lines, survivors
 from checking import OK, SKIP, TODO, WAIT
 from component_checks import CHECKS
 from component_checks import FILES as REGIONS
@@ -115,7 +115,7 @@ def _verify_source(name: str, content: dict[str, bytes], root: Path) -> None:
             if f"{module}.py" not in content and (root / f"{module}.py").is_file():
                 raise HandoutError(
                     f"{name}:{node.lineno}: this needs {module}.py, which is not handed out: put it on the list in "
-                    "autograder/handout_files.py"
+                    "autograder/handout/files.py"
                 )
 
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import torch
 
 from autograder import editions
-from autograder.backends import PLACES, Backend, Box, why_no_bwrap, why_no_uid
-from autograder.environment import Environment, build_environment
-from autograder.memory import Guard, make_guard
+from autograder.isolation.backends import PLACES, Backend, Box, why_no_bwrap, why_no_uid
+from autograder.isolation.environment import Environment, build_environment
+from autograder.isolation.memory import Guard, make_guard
 from autograder.sandboxed import protocol
 from autograder.sandboxed.calls import CALLS
 from autograder.sandboxed.protocol import Array, ProtocolError

@@ -5,8 +5,8 @@ Each builder gets random numbers of its own and the course, and draws sizes for 
 
 import torch
 
-from autograder import cases
-from autograder.cases import ADAMW, PAD, SMALL, Built, Course, Draws, Sizes
+from autograder.checks import cases
+from autograder.checks.cases import ADAMW, PAD, SMALL, Built, Course, Draws, Sizes
 from component_checks import Case, llama_of
 from llama import FeedForward
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autograder.plain import one_line, plain
+from autograder.report.plain import one_line, plain
 from autograder.result import CheckResult, Finding, OutputResult, Result, Severity, Stage, Status
 from component_checks import CHECKS, FILES
 from errors import MissingDependency
@@ -23,7 +23,7 @@ from utils import write_text
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent
 
 # Characters of a stranger's text that the page has room for.
 NAME, LINE, BLOCK = 120, 1000, 6000

@@ -42,7 +42,7 @@ def handout_files(root: Path) -> tuple[str, ...]:
     if missing := [name for name in names if not (root / name).is_file()]:
         raise HandoutError(
             f"{', '.join(str(root / name) for name in missing)}: not there, but in every hand-out: restore it, or take "
-            "it off the list in autograder/handout_files.py"
+            "it off the list in autograder/handout/files.py"
         )
     return names
 

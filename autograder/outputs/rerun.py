@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from autograder.coherence import NEW_TOKENS, TextReader
 from autograder.editions import Edition
-from autograder.outputs import (
+from autograder.isolation.sandbox import Reply, Script
+from autograder.outputs.coherence import NEW_TOKENS, TextReader
+from autograder.outputs.files import (
     MAX_BYTES,
     Expected,
     first_difference,
@@ -26,7 +27,7 @@ from autograder.outputs import (
     read_predictions,
     read_text,
 )
-from autograder.rerun_jobs import (
+from autograder.outputs.rerun_jobs import (
     Job,
     duration,
     jobs,
@@ -38,7 +39,6 @@ from autograder.rerun_jobs import (
     tokens_to_read,
 )
 from autograder.result import Finding, OutputResult, Severity
-from autograder.sandbox import Reply, Script
 from checkpoint import read_checkpoint, write_checkpoint
 from classifier import LlamaZeroShotClassifier
 from config import ClassifierConfig

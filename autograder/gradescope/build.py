@@ -19,11 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from autograder.editions import EDITIONS, read_edition
-from autograder.gradescope_settings import SETTINGS, Settings
+from autograder.gradescope.settings import SETTINGS, Settings
 from errors import UsageError
 from utils import atomic_path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("setup.sh", "run_autograder")
 REPOSITORY = "minllama"  # the folder in the zip
 

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from autograder.coherence import TextReader
 from autograder.editions import Edition
-from autograder.outputs import read_file
+from autograder.outputs.coherence import TextReader
+from autograder.outputs.files import read_file
 from errors import UsageError
 from run_llama import MAX_NEW_TOKENS, PROMPT, build_parser
 from submission_rules import SUBMISSION, OutputFile

@@ -1,6 +1,6 @@
 """What runs on Gradescope: finds the submission, has it graded in time, and writes `results.json`.
 
-    PYTHONPATH=/autograder/source/minllama python -P -m autograder.gradescope_run /autograder
+    PYTHONPATH=/autograder/source/minllama python -P -m autograder.gradescope.run /autograder
 
 `run_autograder` starts it. The grader is a process of its own, with a deadline below the platform's: when that one
 strikes, `results.json` is thrown away. What an instructor needs and a student should not see goes to standard output,
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from autograder.gradescope_settings import SETTINGS, Settings, read_settings
-from autograder.plain import plain
+from autograder.gradescope.settings import SETTINGS, Settings, read_settings
+from autograder.report.plain import plain
 from autograder.result import Result
 from errors import GraderError, MinLlamaError, UsageError
 from submission_check import check_student_id
 from utils import write_text
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PRIVATE = "results-private"  # beside results/; the platform does not collect it
 LOG_CHARACTERS = 20_000  # of the grader's own output that instructors see
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")  # what systems add to folders and zips
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     """Grade what lies below the platform's folder; return 0 if there is a score."""
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1:
-        print("usage: python -P -m autograder.gradescope_run /autograder", file=sys.stderr)
+        print("usage: python -P -m autograder.gradescope.run /autograder", file=sys.stderr)
         return 2
     base = Path(arguments[0])
     text, reason = _results(base)
@@ -113,12 +113,12 @@ def _results(base: Path) -> tuple[str, str]:
         result = _grade(base, settings, base / PRIVATE)
         # imports PyTorch, which is no burden once the grader and its sandbox have ended
         from autograder.editions import read_edition
-        from autograder.gradescope import results_json
+        from autograder.gradescope.results import results_json
 
         edition = read_edition(settings.edition)
         return results_json(result, edition, time.monotonic() - started, settings.visibility), ""
     except (_TooLateError, MinLlamaError, OSError, ValueError) as error:
-        from autograder.gradescope import failure_json
+        from autograder.gradescope.results import failure_json
 
         if isinstance(error, _TooLateError):
             return failure_json(time.monotonic() - started, str(error)), str(error)

@@ -1,9 +1,9 @@
 """Takes a submission in: checks its format, unpacks it, and reads its source. Nothing of it runs.
 
-`take_in` starts this module as a process of its own (`python -m autograder.intake`), with limits on memory, time, and
-what it writes: archives and source of strangers can be made to exhaust whoever reads them. The process imports neither
-torch nor anything else outside the standard library. It reads a request from its standard input, and writes a line
-`ready` and one JSON document.
+`take_in` starts this module as a process of its own (`python -m autograder.intake.reader`), with limits on memory, time
+and what it writes: archives and source of strangers can be made to exhaust whoever reads them. The process imports
+neither torch nor anything else outside the standard library. It reads a request from its standard input, and writes a
+line `ready` and one JSON document.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from autograder.intake.static import StaticRules, analyse
 from autograder.result import Finding, Severity
-from autograder.static import StaticRules, analyse
 from errors import MinLlamaError, SubmissionError, UsageError
 from submission_check import Problem, Report, check_student_id, shown, top_folders, verify_archive, verify_entries
 from submission_rules import OutputFile, SubmissionRules
@@ -34,7 +34,7 @@ from submission_rules import OutputFile, SubmissionRules
 if TYPE_CHECKING:  # imports torch, which the process that reads a submission must not
     from autograder.editions import Edition
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _MEMORY = 1 << 30  # bytes of address space
 _CPU_SECONDS = 30
 _SECONDS = 120.0  # wall clock; on a machine that is busy, more than the above
@@ -140,7 +140,7 @@ def _answer_of_reader(request: dict[str, Any], target: Path) -> dict[str, Any] |
         asked.seek(0)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-S", "-B", "-m", "autograder.intake"],
+                [sys.executable, "-P", "-S", "-B", "-m", "autograder.intake.reader"],
                 cwd=ROOT,
                 env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "PATH": os.defpath},
                 stdin=asked,

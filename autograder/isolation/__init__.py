@@ -1,0 +1,1 @@
+"""How does a stranger's code run? The judge's side of the sandbox."""

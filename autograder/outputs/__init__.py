@@ -1,0 +1,1 @@
+"""What did the submission's model write? Predictions, texts, and making them again."""
