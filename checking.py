@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from component_checks import CHECKS, FILES, Case, Check, Outputs, run_call
+from component_checks import CHECKS, Case, Check, Outputs, run_call
 from errors import DataError
+from submission_rules import FILES
 
 ROOT = Path(__file__).resolve().parent
 MACHINERY = ("checking.py", "component_checks.py", "sanity_check.py", "rope_test.py", "optimizer_test.py")

@@ -223,8 +223,7 @@ def _add_reproduce(verbs: "Verbs") -> None:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from autograder.editions import read_edition
-    from autograder.grade import opened
-    from autograder.judge import seed_for
+    from autograder.grade import opened, seed_for
     from autograder.reproduce import reproduce
     from autograder.result import read_result
 

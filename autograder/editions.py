@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from component_checks import FILES
 from errors import UsageError
-from submission_rules import SUBMISSION, OutputFile, SubmissionRules
+from submission_rules import FILES, SUBMISSION, OutputFile, SubmissionRules
 
 ROOT = Path(__file__).resolve().parent.parent
 EDITIONS = ROOT / "editions"

@@ -2,9 +2,12 @@
 
     python -m autograder grade abc123.zip --edition minllama -o out/abc123
 
-Nothing of the submission runs in this process, and OUT is written when everything is known.
+Nothing of the submission runs in this process, and OUT is written when everything is known. What needs torch is
+imported when the sandbox has been started, which imports it as well.
 """
 
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -20,7 +23,6 @@ from autograder.intake.reader import Intake, take_in
 from autograder.isolation.backends import Backend
 from autograder.isolation.environment import build_environment
 from autograder.isolation.sandbox import Sandbox, open_sandbox
-from autograder.judge import assert_master, judge_checks, seed_for
 from autograder.result import CheckResult, Finding, Grade, OutputResult, Result
 from autograder.version import grader_version
 from autograder.workspace import build_workspace
@@ -89,7 +91,6 @@ def opened(
 
     Raises MinLlamaError for what is wrong on our side.
     """
-    assert_master()
     modules = build_environment(edition.environment).modules
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as private:
         files, workspace = Path(private, "submission"), Path(private, "workspace")
@@ -122,7 +123,11 @@ def grade_submission(submission: Path, edition: Edition, out: Path, options: Opt
 
 
 def _run_checks(found: Opened, edition: Edition, seed: str, progress: _Progress) -> None:
-    """Run the hidden checks, if anything could be read."""
+    """Run the hidden checks."""
+    from autograder.judge import assert_master, judge_checks  # imports torch, while the sandbox does the same
+
+    assert_master()
+    progress.lap("import")
     for timed in judge_checks(found.sandbox, edition, seed):
         progress.checks.append(timed.result)
         progress.each[timed.result.name] = round(timed.seconds, 3)
@@ -196,6 +201,11 @@ def _write(result: Result, progress: _Progress, out: Path) -> None:
     timings = {"stages": progress.stages, "checks": progress.each}
     write_text(out / "timings.json", json.dumps(timings, indent=2) + "\n")
     write_text(out / "result.json", result.to_json())
+
+
+def seed_for(secret: str, submission_sha256: str) -> str:
+    """Return the seed of a submission's inputs: nobody can compute it from the submission alone. 64 hex digits."""
+    return hmac.new(secret.encode(), submission_sha256.encode(), hashlib.sha256).hexdigest()
 
 
 def _kept_secret(out: Path) -> str:

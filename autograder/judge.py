@@ -4,8 +4,6 @@ What the submission's process returns, prints or exits with is not evidence: it 
 on the same inputs, in this process.
 """
 
-import hashlib
-import hmac
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,8 +25,8 @@ from autograder.editions import Edition
 from autograder.isolation.sandbox import Call, Failure, Reply, Sandbox
 from autograder.result import CheckResult, Status
 from autograder.sandboxed.quick import skip_compiler
-from component_checks import FILES
 from errors import GraderError, UsageError
+from submission_rules import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTER = ("llama", "rope", "optimizer", "classifier", "component_checks")
@@ -54,11 +52,6 @@ def assert_master() -> None:
         file = getattr(module, "__file__", None) or ""
         if module is not None and Path(file).resolve().parent != ROOT:
             raise GraderError(f"{name} was imported from {file}, not from {ROOT}: start the grader with `python -P`")
-
-
-def seed_for(secret: str, submission_sha256: str) -> str:
-    """Return the seed of a submission's inputs: nobody can compute it from the submission alone. 64 hex digits."""
-    return hmac.new(secret.encode(), submission_sha256.encode(), hashlib.sha256).hexdigest()
 
 
 def judge_checks(sandbox: Sandbox, edition: Edition, seed: str) -> list[Timed]:

@@ -9,7 +9,7 @@ from math import sqrt
 
 from autograder.editions import Edition
 from autograder.result import CheckResult, Finding, Grade, OutputResult
-from component_checks import FILES
+from submission_rules import FILES
 
 UNGRADED = "ungraded"
 LOWEST = "B or below"

@@ -3,7 +3,11 @@
 Every file is copied; a name comes from the intake, which has checked it, or from the repository.
 """
 
+import functools
+import importlib.util
+import py_compile
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,6 +38,23 @@ def build_workspace(submission: Path, edition: Edition, libraries: Iterable[str]
     for name in sorted(brought - left_out):
         if name.endswith((".py", ".json", ".txt")):
             shutil.copyfile(submission / name, target / name)
+    (target / "__pycache__").mkdir()
     for name in sorted(given):
         shutil.copyfile(ROOT / name, target / name)
+        _cache_of(target / name).write_bytes(_compiled(name))
     return sorted(left_out)
+
+
+def _cache_of(path: Path) -> Path:
+    """Return where Python looks for what a module was compiled to."""
+    return Path(importlib.util.cache_from_source(str(path)))
+
+
+@functools.cache
+def _compiled(name: str) -> bytes:
+    """Return what Python makes of a module of the repository: each check imports it anew, and need not parse it."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "module.pyc")
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH  # the copy has another date than the original
+        py_compile.compile(str(ROOT / name), str(target), name, doraise=True, invalidation_mode=mode)
+        return target.read_bytes()

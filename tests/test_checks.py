@@ -31,7 +31,8 @@ from autograder.checks.hidden import CHECKS, HiddenCheck, Prepared, Verdict, che
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from autograder.sandboxed.calls import CALLS
 from checking import distance
-from component_checks import FILES, Case, Outputs, raw_outputs
+from component_checks import Case, Outputs, raw_outputs
+from submission_rules import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 CAUSAL, PLAIN = Course(), Course(causal=False)

@@ -6,9 +6,8 @@ import pytest
 
 from autograder.checks.hidden import Course, checks_for
 from autograder.editions import DEFAULT_EDITION, EDITIONS, Edition, read_edition
-from component_checks import FILES
 from errors import UsageError
-from submission_rules import SUBMISSION
+from submission_rules import FILES, SUBMISSION
 
 NAMES = sorted(path.stem for path in EDITIONS.glob("*.toml"))
 MINIMAL = (EDITIONS / "minllama.toml").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import component_checks
+import submission_rules
 from autograder.editions import Edition, Handout, read_edition
 from autograder.handout import check as handout_check
 from autograder.handout import make as handout
@@ -25,7 +25,7 @@ from errors import HandoutError
 from submission_rules import SUBMISSION
 
 ROOT = Path(__file__).resolve().parent.parent
-REGIONS = tuple(component_checks.FILES)
+REGIONS = tuple(submission_rules.FILES)
 GIVEN = ("gqa", "zero_shot_head")
 LINE = "key = torch.repeat_interleave(key, repeats=self.n_rep, dim=2)"  # of the solution, region gqa
 SOLUTION = re.compile(r"^ *### BEGIN SOLUTION.*?### END SOLUTION\n", re.MULTILINE | re.DOTALL)
@@ -146,12 +146,12 @@ def test_line_ends_of_another_system_make_no_other_hand_out(master: Path) -> Non
 
 
 def test_gaps_are_open_and_the_given_code_stays(content: dict[str, bytes]) -> None:
-    for name in set(component_checks.FILES.values()):
+    for name in set(submission_rules.FILES.values()):
         text, solved = content[name].decode("utf-8"), (ROOT / name).read_text("utf-8")
         outside = SOLUTION.sub("", solved)
         gaps = re.compile(r"^ *# TODO \((\w+)\) write this part: its .*\n +raise NotImplementedError\n", re.MULTILINE)
         assert gaps.sub("", text) == outside
-        assert set(gaps.findall(text)) == {region for region, home in component_checks.FILES.items() if home == name}
+        assert set(gaps.findall(text)) == {region for region, home in submission_rules.FILES.items() if home == name}
 
 
 @pytest.mark.parametrize("made", ["content", "content_of_2024"])
@@ -312,7 +312,7 @@ def test_a_leak_in_the_master_stops_the_hand_out(master: Path) -> None:
 
 
 def test_every_solution_that_stayed_is_told(content: dict[str, bytes]) -> None:
-    solved = {name: (ROOT / name).read_bytes() for name in set(component_checks.FILES.values())}
+    solved = {name: (ROOT / name).read_bytes() for name in set(submission_rules.FILES.values())}
     with pytest.raises(HandoutError) as error:
         verify_content(content | solved, OURS, ROOT)
     for name in solved:

@@ -9,8 +9,9 @@ import pytest
 
 from autograder.checks.hidden import CHECKS, Course, prepare
 from autograder.editions import Edition, read_edition
+from autograder.grade import seed_for
 from autograder.isolation.sandbox import Call, Failure, Reply
-from autograder.judge import assert_master, check_named, explain, judge_checks, seed_for
+from autograder.judge import assert_master, check_named, explain, judge_checks
 from autograder.misconceptions import MISCONCEPTIONS, applied
 from autograder.sandboxed.calls import CALLS
 from errors import GraderError, UsageError

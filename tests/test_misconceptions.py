@@ -15,8 +15,9 @@ from autograder.__main__ import main
 from autograder.checks import sanity_data
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from checking import Reference
-from component_checks import CHECKS, FILES, Outputs, run_call
+from component_checks import CHECKS, Outputs, run_call
 from config import LlamaConfig
+from submission_rules import FILES
 from tests.assets_dir import require_asset
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""Every bug of `autograder/mutations/bugs.py` is one: it stays in its region, and the code then answers otherwise or raises.
+"""Every bug of `mutations/bugs.py` is one: it stays in its region, and the code then answers otherwise or raises.
 
 The changed files are run under names of their own, so that no test's `llama` is replaced.
 """
@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from autograder.mutations.bugs import BY_NAME, MUTATIONS, WHOLE, Mutation, apply_all, mutated
-from component_checks import FILES
 from config import ClassifierConfig
 from errors import MinLlamaError
+from submission_rules import FILES
 from tests.tiny import WordTokenizer, padded, random_llama, random_tokens, save_llama, tiny_config
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from autograder.handout.regions import Region, close_regions, read_regions, secret_lines, survivors
-from component_checks import FILES
 from errors import HandoutError
+from submission_rules import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 SOLUTIONS = sorted(set(FILES.values()))

@@ -13,8 +13,9 @@ import pytest
 
 from autograder.report.page import STATUS_WORDS, TEMPLATES, home_command, page_of, render, write_report
 from autograder.result import CheckResult, Finding, Grade, OutputResult, Result, Stage, Status
-from component_checks import CHECKS, FILES
+from component_checks import CHECKS
 from errors import MissingDependency
+from submission_rules import FILES
 from tests.results import LOOPED, NOTED, OURS, PASSED, RAISED, RESULT, WRONG
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

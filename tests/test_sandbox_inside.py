@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.sandboxed import child, lockdown, protocol, quick, worker
+from autograder.sandboxed import child, lockdown, protocol, quick, tensors, worker
 from autograder.sandboxed.cleaning import empty_folder, remove_folder
-from autograder.sandboxed.protocol import DTYPES, Array, ProtocolError, decode, encode
+from autograder.sandboxed.protocol import SIZES, Array, ProtocolError, decode, encode
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -26,9 +26,12 @@ JSON = st.recursive(
 
 @st.composite
 def arrays(draw: st.DrawFn) -> Array:
-    dtype = draw(st.sampled_from(sorted(DTYPES)))
+    dtype = draw(st.sampled_from(sorted(SIZES)))
     shape = tuple(draw(st.lists(st.integers(0, 3), max_size=4)))
-    size = torch.empty(shape, dtype=DTYPES[dtype]).numel() * torch.empty((), dtype=DTYPES[dtype]).element_size()
+    size = (
+        torch.empty(shape, dtype=getattr(torch, dtype)).numel()
+        * torch.empty((), dtype=getattr(torch, dtype)).element_size()
+    )
     return Array(dtype, shape, draw(st.binary(min_size=size, max_size=size)))
 
 
@@ -62,7 +65,7 @@ def test_any_head_is_a_frame_or_a_protocol_error(head: Any, rest: bytes) -> None
         except ProtocolError:
             continue
         for array in found.values():
-            protocol.to_tensor(array)
+            tensors.to_tensor(array)
 
 
 @given(st.integers(0, 200), st.integers(1, 255), arrays())
@@ -74,7 +77,7 @@ def test_a_damaged_frame_is_a_frame_or_a_protocol_error(position: int, change: i
     except ProtocolError:
         return
     for entry in found.values():
-        assert list(protocol.to_tensor(entry).shape) == list(entry.shape)
+        assert list(tensors.to_tensor(entry).shape) == list(entry.shape)
 
 
 @pytest.mark.parametrize(
@@ -148,29 +151,29 @@ def test_what_is_no_frame_on_a_pipe_says_so(data: bytes, error: type[Exception],
 # --- tensors ---
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("dtype", [getattr(torch, name) for name in SIZES], ids=SIZES)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3), (2, 0, 3)])
 def test_a_tensor_of_every_dtype_comes_back(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = (torch.rand(shape) * 5).to(dtype)
-    back = protocol.to_tensor(protocol.to_array(tensor))
+    back = tensors.to_tensor(tensors.to_array(tensor))
     assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
     assert torch.equal(back, tensor)
 
 
 def test_views_are_copied_as_they_look() -> None:
     tensor = torch.arange(6.0).view(2, 3)
-    assert torch.equal(protocol.to_tensor(protocol.to_array(tensor.t())), tensor.t())
+    assert torch.equal(tensors.to_tensor(tensors.to_array(tensor.t())), tensor.t())
     number = torch.tensor([1 + 2j])
-    assert torch.equal(protocol.to_tensor(protocol.to_array(number.conj())), number.conj().resolve_conj())
+    assert torch.equal(tensors.to_tensor(tensors.to_array(number.conj())), number.conj().resolve_conj())
 
 
 def test_what_is_not_a_number_travels_as_it_is() -> None:
     tensor = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
-    assert str(protocol.to_tensor(protocol.to_array(tensor))) == str(tensor)
+    assert str(tensors.to_tensor(tensors.to_array(tensor))) == str(tensor)
 
 
 def test_a_bool_of_another_byte_becomes_a_sound_one() -> None:
-    assert protocol.to_tensor(Array("bool", (3,), b"\x00\x02\xff")).tolist() == [False, True, True]
+    assert tensors.to_tensor(Array("bool", (3,), b"\x00\x02\xff")).tolist() == [False, True, True]
 
 
 def test_only_plain_tensors_are_sent() -> None:
@@ -189,7 +192,7 @@ def test_only_plain_tensors_are_sent() -> None:
         "dtype": plain.to(torch.float8_e5m2),
         "huge": torch.ones(1).expand(1 << 40),
     }
-    sent, others = protocol.pack(values, 1000)
+    sent, others = tensors.pack(values, 1000)
     assert set(sent) == {"plain", "parameter"}
     assert {name: text.split()[0] for name, text in others.items()} == {
         "subclass": "Sub", "list": "list", "none": "NoneType", "sparse": "Tensor", "meta": "Tensor",
@@ -379,3 +382,7 @@ def test_an_error_whose_text_fails_is_described_without(tmp_path: Path) -> None:
 )
 def test_a_lack_of_memory_is_told_apart(error: Exception, is_memory: bool) -> None:
     assert child._is_memory(error) is is_memory
+
+
+def test_the_sizes_of_elements_are_torchs() -> None:
+    assert {name: torch.empty((), dtype=getattr(torch, name)).element_size() for name in SIZES} == SIZES

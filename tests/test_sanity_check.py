@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import checking
-import component_checks
 import llama
 import optimizer_test
 import rope_test
 import sanity_check
+import submission_rules
 from component_checks import CHECKS, Check
 from tests.assets_dir import require_asset
 
@@ -297,7 +297,7 @@ def test_what_a_check_needs_stands_before_it() -> None:
 
 
 def test_every_region_has_a_check_of_its_own() -> None:
-    assert {check.regions[-1] for check in CHECKS if not check.needs} == set(component_checks.FILES)
+    assert {check.regions[-1] for check in CHECKS if not check.needs} == set(submission_rules.FILES)
 
 
 def test_data_holds_plain_values_only() -> None:

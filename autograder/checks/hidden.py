@@ -18,7 +18,6 @@ from autograder.sandboxed.calls import CALLS
 from checking import Tolerances, difference, distance, malformed, no_tensor, what_was_called
 from component_checks import (
     ADAMW,
-    FILES,
     GENERATE,
     MODEL_REGIONS,
     SCORES,
@@ -28,6 +27,7 @@ from component_checks import (
     dropout_shares,
     hidden_shares,
 )
+from submission_rules import FILES
 
 __all__ = [
     "CHECKS",

@@ -19,9 +19,10 @@ from autograder.checks import cases
 from autograder.checks.cases import ATOL, RTOL, Built, Draws
 from autograder.misconceptions import MISCONCEPTIONS, Misconception, applied
 from checking import FORMAT, Reference, Tolerances, distance
-from component_checks import CHECKS, FILES, Case, Check, Outputs, run_call
+from component_checks import CHECKS, Case, Check, Outputs, run_call
 from errors import AssetError
 from llama import load_pretrained
+from submission_rules import FILES
 from tokenizer import find_tokenizer
 from utils import atomic_path
 

@@ -28,9 +28,9 @@ from autograder.handout.files import (
 from autograder.handout.regions import secret_lines, survivors
 from checking import OK, SKIP, TODO, WAIT
 from component_checks import CHECKS
-from component_checks import FILES as REGIONS
 from errors import HandoutError
 from sanity_check import MARGIN
+from submission_rules import FILES as REGIONS
 
 EXECUTABLE = ".sh"
 SECONDS = 300  # for one program of the hand-out

@@ -25,8 +25,8 @@ from autograder.handout.check import folder_of, mode_of, unpack, verify_content,
 from autograder.handout.files import ASSIGNMENT, BINARY, README, SANITY_DATA, handout_files, packed_name
 from autograder.handout.regions import close_regions
 from component_checks import CHECKS, run_call
-from component_checks import FILES as REGIONS
 from errors import HandoutError
+from submission_rules import FILES as REGIONS
 from utils import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]

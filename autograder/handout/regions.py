@@ -4,7 +4,7 @@
     return x * torch.rsqrt(...)
     ### END SOLUTION
 
-`component_checks.FILES` says which regions there are, and in which file each of them belongs.
+`submission_rules.FILES` says which regions there are, and in which file each of them belongs.
 """
 
 import io
@@ -13,8 +13,8 @@ import tokenize
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from component_checks import FILES
 from errors import HandoutError
+from submission_rules import FILES
 
 # Anything that looks like a marker; only these two forms are one.
 MARKER = re.compile(r"\b(?:BEGIN|END) +SOLUTION\b", re.IGNORECASE)

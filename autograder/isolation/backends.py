@@ -26,14 +26,14 @@ from typing import IO, Literal
 from autograder.isolation.disk import DiskWatch
 from autograder.isolation.environment import Environment, installed_beside
 from autograder.isolation.memory import Guard, kill_family
-from autograder.sandboxed.child import Settings
 from autograder.sandboxed.cleaning import remove_folder
+from autograder.sandboxed.settings import Settings
 from errors import SandboxError
 
 Backend = Literal["bwrap", "uid", "none"]
 
 ROOT = Path(__file__).resolve().parents[2]
-GRADER = ("autograder/__init__.py", "autograder/sandboxed", "component_checks.py")
+GRADER = ("autograder/__init__.py", "autograder/sandboxed", "component_checks.py", "submission_rules.py")
 BOOT = (
     "import sys; sys.path.insert(0, {grader!r}); sys.path.append({libraries!r});"
     " from autograder.sandboxed.worker import main; main()"
@@ -382,7 +382,7 @@ class Private(Place):
 
 def _ignored(folder: str, names: list[str]) -> list[str]:
     """Return what is not copied: caches, and links, which a stranger may have pointed anywhere."""
-    return [name for name in names if name == "__pycache__" or Path(folder, name).is_symlink()]
+    return [name for name in names if Path(folder, name).is_symlink()]
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -391,7 +391,7 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_file():
         shutil.copyfile(source, target)
     else:
-        shutil.copytree(source, target, ignore=_ignored, copy_function=shutil.copyfile)
+        shutil.copytree(source, target, ignore=_ignored, copy_function=shutil.copy2)
     for path in [target, *target.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -16,19 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from autograder import editions
 from autograder.isolation.backends import PLACES, Backend, Box, why_no_bwrap, why_no_uid
 from autograder.isolation.environment import Environment, build_environment
 from autograder.isolation.memory import Guard, make_guard
 from autograder.sandboxed import protocol
-from autograder.sandboxed.calls import CALLS
 from autograder.sandboxed.protocol import Array, ProtocolError
-from component_checks import Case
 from errors import GraderError, SandboxError, UsageError
+
+if TYPE_CHECKING:  # torch takes seconds to import, in which the sandbox can start
+    import torch
+
+    from component_checks import Case
 
 __all__ = ["Backend", "Call", "Failure", "Reply", "Sandbox", "Script", "open_sandbox", "usable_backends"]
 
@@ -49,7 +50,7 @@ class Call:
     """
 
     name: str
-    case: Case
+    case: "Case"
     seconds: float
     max_bytes: int = 64 * MB  # of the answer
 
@@ -96,7 +97,7 @@ class Reply:
     """
 
     status: Status
-    outputs: dict[str, torch.Tensor | str] = field(default_factory=dict)
+    outputs: dict[str, "torch.Tensor | str"] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     failure: Failure | None = None
     exit_status: int | None = None
@@ -161,13 +162,14 @@ class Sandbox:
 
     def call(self, call: Call) -> Reply:
         """Call one function of the submission. Raises GraderError if the sandbox itself fails."""
+        from autograder.sandboxed.calls import CALLS
+        from autograder.sandboxed.tensors import to_array
+
         if call.name not in CALLS:
             raise GraderError(f"no call is named '{call.name}': choose from {', '.join(CALLS)}")
         groups = {"inputs": call.case.inputs, "weights": call.case.weights}
         arrays = {
-            f"{group}/{name}": protocol.to_array(tensor)
-            for group, tensors in groups.items()
-            for name, tensor in tensors.items()
+            f"{group}/{name}": to_array(tensor) for group, tensors in groups.items() for name, tensor in tensors.items()
         }
         header = {
             "kind": "call",
@@ -346,6 +348,8 @@ def _understood(
     answer: Mapping[str, Any], arrays: Mapping[str, Array], files: dict[str, bytes], facts: Mapping[str, Any]
 ) -> Reply:
     """Make a reply of the answer of the submission's process. Raises ProtocolError if it makes no sense."""
+    from autograder.sandboxed.tensors import to_tensor
+
     status = answer.get("status")
     exit_status = answer["exit"] if type(answer.get("exit")) is int else None
     if status == "memory":
@@ -355,7 +359,7 @@ def _understood(
     others = answer.get("others", {})
     if status != "ok" or not isinstance(others, dict):
         raise ProtocolError("an answer of no known kind")
-    outputs: dict[str, torch.Tensor | str] = {name: protocol.to_tensor(array) for name, array in arrays.items()}
+    outputs: dict[str, torch.Tensor | str] = {name: to_tensor(array) for name, array in arrays.items()}
     outputs |= {_plain(name, 200): _plain(kind, 200) or "object" for name, kind in others.items()}
     return Reply("ok", outputs, files, exit_status=exit_status, **facts)
 

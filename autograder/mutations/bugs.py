@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.handout.regions import read_regions
-from component_checks import FILES
 from errors import MinLlamaError
+from submission_rules import FILES
 
 WHOLE = ""  # as `old`: the whole region is replaced
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from autograder.checks.hidden import CHECKS
 from autograder.editions import Edition
+from autograder.grade import seed_for
 from autograder.isolation.backends import Backend
 from autograder.isolation.sandbox import open_sandbox
-from autograder.judge import assert_master, judge_checks, seed_for
+from autograder.judge import assert_master, judge_checks
 from autograder.mutations.bugs import BY_NAME, Mutation, mutated
 from autograder.result import CheckResult
 from errors import GraderError

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from autograder.report.plain import one_line, plain
 from autograder.result import CheckResult, Finding, OutputResult, Result, Severity, Stage, Status
-from component_checks import CHECKS, FILES
+from component_checks import CHECKS
 from errors import MissingDependency
-from submission_rules import SUBMISSION
+from submission_rules import FILES, SUBMISSION
 from utils import write_text
 
 if TYPE_CHECKING:

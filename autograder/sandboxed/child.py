@@ -21,29 +21,16 @@ from typing import Any
 
 import torch
 
-from autograder.sandboxed import lockdown, protocol
+from autograder.sandboxed import lockdown, protocol, tensors
 from autograder.sandboxed.calls import CALLS
 from autograder.sandboxed.protocol import Array
+from autograder.sandboxed.settings import Settings
 from component_checks import Case
 
 ANSWER = 3  # the descriptor that the answer goes to
 MAX_TRACE = 16_000  # characters
 MAX_TEXT = 2_000
 NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the judge told the sandbox when it started it."""
-
-    workspace: str  # the submission's folder, read-only
-    temporary: str  # where a process may write
-    inputs: str  # the folder of a script's input files
-    file_bytes: int  # the largest file
-    memory_bytes: int
-    output_bytes: int  # of what is printed, kept
-    processes: int
-    own_user: bool  # whether every process of this user belongs to the sandbox
 
 
 def run_request(header: dict[str, Any], arrays: dict[str, Array], settings: Settings, log: int, answer: int) -> None:
@@ -85,7 +72,7 @@ def _call(header: Mapping[str, Any], arrays: Mapping[str, Array], settings: Sett
     sys.path.append(settings.workspace)
     try:
         outputs = CALLS[header["name"]](_case(header, arrays))
-        packed, others = protocol.pack(outputs, header["max_bytes"])
+        packed, others = tensors.pack(outputs, header["max_bytes"])
         return protocol.encode({"status": "ok", "others": others}, packed)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are the student's
         return _failed(error, settings.workspace)
@@ -93,11 +80,11 @@ def _call(header: Mapping[str, Any], arrays: Mapping[str, Array], settings: Sett
 
 def _case(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Case:
     """Rebuild the case that the judge sent."""
-    tensors: dict[str, dict[str, torch.Tensor]] = {"inputs": {}, "weights": {}}
+    groups: dict[str, dict[str, torch.Tensor]] = {"inputs": {}, "weights": {}}
     for name, array in arrays.items():
         group, _, rest = name.partition("/")
-        tensors[group][rest] = protocol.to_tensor(array)
-    return Case(tensors["inputs"], header["settings"], tensors["weights"])
+        groups[group][rest] = tensors.to_tensor(array)
+    return Case(groups["inputs"], header["settings"], groups["weights"])
 
 
 def _script(header: Mapping[str, Any], settings: Settings) -> bytes:

@@ -7,7 +7,6 @@ On a pipe each frame is preceded by its length (8 bytes). Numbers are little-end
 writer: any bytes at all give a frame or a ProtocolError.
 """
 
-import ctypes
 import json
 import math
 import os
@@ -18,9 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 MAGIC = b"MLF1"
 MAX_HEAD = 4 << 20  # bytes
 MAX_ARRAYS = 4096
@@ -28,24 +24,21 @@ MAX_NAME = 300
 MAX_DIMS = 16
 MAX_NUMEL = 1 << 40
 
-DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float64,
-        torch.float32,
-        torch.float16,
-        torch.bfloat16,
-        torch.complex64,
-        torch.complex128,
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-    )
+# Bytes an element, by the name of a dtype of torch: those that are sent.
+SIZES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "complex64": 8,
+    "complex128": 16,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
 }
-_SIZES = {name: torch.empty((), dtype=dtype).element_size() for name, dtype in DTYPES.items()}
 
 
 class ProtocolError(Exception):
@@ -109,71 +102,15 @@ def _entry(entry: object) -> tuple[str, str, tuple[int, ...], int]:
     if not isinstance(entry, list) or len(entry) != 4:
         raise ProtocolError("an array is not described by four things")
     name, dtype, shape, size = entry
-    if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(name, str) or len(name) > MAX_NAME or not isinstance(dtype, str) or dtype not in SIZES:
         raise ProtocolError("an array has no proper name or dtype")
     if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(type(n) is int and n >= 0 for n in shape):
         raise ProtocolError("an array has no proper shape")
     if math.prod(max(n, 1) for n in shape) > MAX_NUMEL or type(size) is not int:
         raise ProtocolError("an array is too large")
-    if size != math.prod(shape) * _SIZES[dtype]:
+    if size != math.prod(shape) * SIZES[dtype]:
         raise ProtocolError("an array's shape does not fit its bytes")
     return name, dtype, tuple(shape), size
-
-
-# --- tensors ---
-
-
-def to_array(tensor: torch.Tensor) -> Array:
-    """Copy a dense tensor on the CPU, of one of DTYPES. Its bytes are taken at once: later changes do not show."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    name = str(plain.dtype).removeprefix("torch.")
-    size = plain.numel() * plain.element_size()
-    data = ctypes.string_at(plain.data_ptr(), size) if size else b""
-    return Array(name, tuple(int(n) for n in plain.shape), data)
-
-
-def to_tensor(array: Array) -> torch.Tensor:
-    """Return the tensor of an array that `decode` gave."""
-    dtype = DTYPES[array.dtype]
-    if not array.data:
-        return torch.empty(array.shape, dtype=dtype)
-    flat = torch.frombuffer(bytearray(array.data), dtype=torch.uint8)
-    # a bool is one byte, and only 0 and 1 are sound ones
-    return (flat != 0 if dtype is torch.bool else flat.view(dtype)).reshape(array.shape)
-
-
-def kind_of(value: object) -> str:
-    """Return "" for what can be sent as it is, or else how to call it: the name of its type."""
-    if type(value) not in (torch.Tensor, nn.Parameter):
-        return type(value).__name__
-    assert isinstance(value, torch.Tensor)
-    if value.layout is not torch.strided or value.is_quantized:
-        return f"Tensor with layout {value.layout}"
-    if value.device.type != "cpu":
-        return f"Tensor on device {value.device}"
-    if value.is_nested or str(value.dtype).removeprefix("torch.") not in DTYPES:
-        return f"Tensor of dtype {value.dtype}"
-    return ""
-
-
-def pack(values: Mapping[str, object], max_bytes: int) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the tensors of a call's outputs as arrays, and what the others are, by name.
-
-    Tensors that together are larger than `max_bytes` (an expanded one holds no memory, its copy would) are named too.
-    """
-    arrays: dict[str, Array] = {}
-    others: dict[str, str] = {}
-    for name, value in values.items():
-        if kind := kind_of(value):
-            others[str(name)[:MAX_NAME]] = kind
-            continue
-        assert isinstance(value, torch.Tensor)
-        max_bytes -= value.numel() * value.element_size()
-        if max_bytes < 0:
-            others[str(name)[:MAX_NAME]] = f"Tensor of shape {tuple(value.shape)}, which is too large"
-        else:
-            arrays[str(name)[:MAX_NAME]] = to_array(value)
-    return arrays, others
 
 
 # --- pipes ---

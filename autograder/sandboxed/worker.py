@@ -22,12 +22,14 @@ from typing import Any
 import torch
 
 from autograder.sandboxed import lockdown, protocol
-from autograder.sandboxed.child import Settings, run_request, work_folder
+from autograder.sandboxed.child import run_request, work_folder
 from autograder.sandboxed.cleaning import empty_folder
 from autograder.sandboxed.protocol import Array
 from autograder.sandboxed.quick import skip_compiler
+from autograder.sandboxed.settings import Settings
 
 MAX_REQUEST = 1 << 30  # bytes
+COMMON = ("numpy", "sentencepiece", "tempfile", "tqdm")  # what nearly every child would import anew
 IDLE = 5  # looks in a row, a hundredth of a second apart, at which a child that is late does nothing
 
 
@@ -40,8 +42,9 @@ def main() -> None:
     os.dup2(2, 1)
     torch.set_num_threads(1)
     skip_compiler()
-    with contextlib.suppress(ImportError):  # what the device `meta` imports, for the same reason
-        importlib.import_module("sympy")
+    for library in COMMON:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
     lockdown.limit_resources(settings.file_bytes, settings.processes if settings.own_user else None)
     lockdown.adopt_orphans()
     lockdown.drop_privileges()

@@ -459,8 +459,8 @@ FORGING = [
         "a forged answer on standard output",
         "crash",
         """
-from autograder.sandboxed import protocol
-frame = protocol.encode({'status': 'ok'}, {'forward(x)': protocol.to_array(good), '_norm(x)': protocol.to_array(good)})
+from autograder.sandboxed import protocol, tensors
+frame = protocol.encode({'status': 'ok'}, {'forward(x)': tensors.to_array(good), '_norm(x)': tensors.to_array(good)})
 os.write(1, frame); os.write(1, b'all checks passed\\n'); os._exit(0)""",
         fast=True,
     ),
@@ -468,8 +468,8 @@ os.write(1, frame); os.write(1, b'all checks passed\\n'); os._exit(0)""",
         "a forged answer with wrong numbers",
         "wrong",
         """
-from autograder.sandboxed import protocol
-zeros = protocol.to_array(torch.zeros_like(good))
+from autograder.sandboxed import protocol, tensors
+zeros = tensors.to_array(torch.zeros_like(good))
 os.write(3, protocol.encode({'status': 'ok'}, {'forward(x)': zeros, '_norm(x)': zeros})); os._exit(0)""",
     ),
     _row(
@@ -594,7 +594,7 @@ torch.Tensor.detach = torch.Tensor.cpu = torch.Tensor.contiguous = lambda self: 
         "wrong crash error",
         f"return {ZEROS}",
         top="""
-import autograder.sandboxed.protocol as p, autograder.sandboxed.child as c
+import autograder.sandboxed.tensors as p, autograder.sandboxed.child as c
 p.kind_of = lambda value: ''
 c._failed = c._call = None""",
     ),
