@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from autograder.checks.hidden import CHECKS, Course, prepare
+from autograder.checks.hidden import CHECKS, Course, checks_for, prepare
 from autograder.editions import Edition, read_edition
 from autograder.grade import seed_for
 from autograder.isolation.sandbox import Call, Failure, Reply
@@ -68,7 +68,7 @@ def test_one_mistake_fails_its_own_checks_is_named_and_what_builds_on_it_is_skip
     assert results["RoPE"].status == "fail"
     assert results["RoPE"].misconceptions == ("RoPE that rotates halves instead of adjacent pairs",)
     assert results["RoPE"].points == 0 < results["RoPE"].max_points
-    integration = [check.name for check in CHECKS if check.needs and "rope" in check.regions]
+    integration = [check.name for check in checks_for(Course(True)) if check.needs and "rope" in check.regions]
     assert {name: results[name].status for name in integration} == dict.fromkeys(integration, "skipped")
     assert results["hidden states"].message == "needs RoPE, which did not pass"
     assert {
@@ -94,6 +94,15 @@ def test_where_the_deciding_checks_pass_everything_else_is_a_note() -> None:
     results = {timed.result.name: timed.result for timed in judge_checks(FakeSandbox(answer), edition, SEED)}  # type: ignore[arg-type]
     note = results["RMSNorm dtype"]
     assert (note.status, note.is_note, note.points) == ("timeout", True, note.max_points)
+    assert sum(result.points for result in results.values()) == 100
+
+
+def test_what_the_tests_of_2024_let_pass_costs_nothing_in_that_course() -> None:
+    edition = read_edition("nlp244")
+    sandbox = FakeSandbox(with_misconception("adamw.decay_before"))
+    results = {timed.result.name: timed.result for timed in judge_checks(sandbox, edition, SEED)}  # type: ignore[arg-type]
+    assert results["AdamW as in 2024"].status == "pass"
+    assert (results["AdamW weight decay"].status, results["AdamW weight decay"].is_note) == ("fail", True)
     assert sum(result.points for result in results.values()) == 100
 
 

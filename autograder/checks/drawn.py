@@ -387,3 +387,25 @@ def zero_shot(draws: Draws, course: Course) -> Built:
     if not course.causal:
         labels = dict(zip(labels, ([a], [b], [c], [d]), strict=True))
     return cases.zero_shot(_rows(draws, course), labels, cases.llama_weights(draws, SMALL, scale=1.0))
+
+
+# --- what the tests of 2024's hand-outs ask ---
+
+
+def llama_of_2024(draws: Draws, course: Course) -> Built:
+    """As many key and value heads as query heads, as stories42M has."""
+    sizes = model_sizes(draws, course) | {"max_seq_len": 64, "multiple_of": 32}
+    config = sizes | {"n_kv_heads": sizes["n_heads"]}
+    return cases.model_forward(draws, config, cases.llama_weights(draws, config, scale=0.4), bs=2, seqlen=8)
+
+
+def rope_of_2024(draws: Draws, course: Course) -> Built:
+    """As many keys as queries, and the usual theta."""
+    return cases.rope(draws, draws.choice(4, 8), 10000.0, 20, bs=1, seqlen=draws.whole(2, 8), n_heads=2, n_kv_heads=2)
+
+
+def adamw_of_2024(draws: Draws, course: Course) -> Built:
+    """So little weight decay that its place does not show."""
+    built = adamw_descent(draws, course)
+    options = ADAMW | {"lr": 1e-3, "eps": 1e-6, "weight_decay": 1e-4}
+    return Built(Case(built.case.inputs, built.case.settings | {"options": options}, {}), built.tolerances)

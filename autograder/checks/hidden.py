@@ -7,7 +7,7 @@ integration checks have `needs`. Nothing here runs a submission.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -68,7 +68,7 @@ class HiddenCheck:
     measure: Measure | None = None
     needs: tuple[str, ...] = ()
     seconds: float = 10.0
-    causal_only: bool = False  # it makes no sense where nothing is masked
+    only: Literal["", "causal", "no mask"] = ""  # the courses in which it makes sense; all of them by default
     draws_tokens: bool = False  # it compares counts of what was drawn, by a chi-squared test
 
     @property
@@ -110,7 +110,8 @@ class Verdict:
 
 def checks_for(course: Course) -> tuple[HiddenCheck, ...]:
     """Return the checks that make sense in a course, in the order in which they run."""
-    return tuple(check for check in CHECKS if course.causal or not check.causal_only)
+    kind = "causal" if course.causal else "no mask"
+    return tuple(check for check in CHECKS if check.only in ("", kind))
 
 
 def prepare(check: HiddenCheck, seed: bytes, course: Course) -> Prepared:
@@ -326,7 +327,7 @@ _PARTS = (
         called=SCORES + " with causal=True",
         call="attention",
         build=drawn.causal_mask,
-        causal_only=True,
+        only="causal",
     ),
     _check(
         "attention bias",
@@ -335,7 +336,7 @@ _PARTS = (
         called=SCORES + " with an attention_bias, causal=False",
         call="attention",
         build=drawn.attention_bias,
-        causal_only=True,
+        only="causal",
     ),
     _check(
         "attention dropout",
@@ -409,7 +410,7 @@ _MODEL = (
         build=drawn.causality,
         measure=measures.unchanged_past,
         needs=("hidden states",),
-        causal_only=True,
+        only="causal",
     ),
     _check(
         "batch rows",
@@ -594,4 +595,37 @@ _CLASSIFIERS = (
     ),
 )
 
-CHECKS: tuple[HiddenCheck, ...] = (*_PARTS, *_MODEL, *_ADAMW, *_CLASSIFIERS)
+# What the tests of 2024's hand-outs look at, and as closely: where these pass, the course has always passed.
+_OF_2024 = (
+    _check(
+        "Llama as in 2024",
+        *MODEL_REGIONS,
+        sentence="The Llama passes what the course's own sanity check asks: logits and hidden states without a mask.",
+        called="Llama.forward(tokens)",
+        call="logits_and_hidden_states",
+        build=drawn.llama_of_2024,
+        needs=COMPONENTS_OF_A_MODEL,
+        only="no mask",
+    ),
+    _check(
+        "RoPE as in 2024",
+        "rope",
+        sentence="RoPE passes what the course's own test asks: queries and keys of one shape.",
+        called=ROPE,
+        call="rope",
+        build=drawn.rope_of_2024,
+        only="no mask",
+    ),
+    _check(
+        "AdamW as in 2024",
+        "adamw",
+        sentence="AdamW passes what the course's own test asks: 1,000 steps at a small learning rate.",
+        called="AdamW.step() 1,000 times on least squares by batches of 16, with {options}",
+        call="adamw_descent",
+        build=drawn.adamw_of_2024,
+        needs=("AdamW one step",),
+        only="no mask",
+    ),
+)
+
+CHECKS: tuple[HiddenCheck, ...] = (*_PARTS, *_MODEL, *_ADAMW, *_CLASSIFIERS, *_OF_2024)

@@ -29,8 +29,11 @@ def _step_with(update: Update) -> Callable[..., float | None]:
                 loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
-                    update(self, p, p.grad, self.state[p], group)
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:  # right, as elsewhere: the given part does it
+                    raise RuntimeError("sparse gradients are not supported")
+                update(self, p, p.grad, self.state[p], group)
         return loss
 
     return step

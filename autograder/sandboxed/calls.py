@@ -131,6 +131,12 @@ def sampled_at(case: Case) -> Outputs:
     }
 
 
+def logits_and_hidden_states(case: Case) -> Outputs:
+    """Run a Llama once; its logits are those of the last position."""
+    logits, hidden = llama_of(case)(case.inputs["tokens"])
+    return {"logits": logits, "hidden states": hidden}
+
+
 # --- AdamW ---
 
 
@@ -247,6 +253,7 @@ _RUN: tuple[Call, ...] = (
     sampled_at,
     adamw_default,
     adamw_descent,
+    logits_and_hidden_states,
     adamw_sparse,
     adamw_closure,
     classifier_gradients,
