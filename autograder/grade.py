@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autograder.editions import Edition
 from autograder.intake.reader import Intake, take_in
@@ -28,6 +29,9 @@ from autograder.version import grader_version
 from autograder.workspace import build_workspace
 from errors import UsageError
 from utils import write_text
+
+if TYPE_CHECKING:
+    from autograder.outputs.coherence import TextReader
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "secret"  # the file in OUT that keeps what inputs are drawn from, if --seed does not say it
@@ -108,65 +112,77 @@ def grade_submission(submission: Path, edition: Edition, out: Path, options: Opt
     Whatever is wrong with the submission is part of the result.
     """
     options = options or Options()
+    if options.rerun and not find_weights(options.checkpoint or edition.checkpoint):
+        name = options.checkpoint or edition.checkpoint
+        raise UsageError(f"a rerun needs the weights of {name}, which are not here: ./setup.sh fetches them")
     secret = options.seed or _kept_secret(out)
     progress = _Progress()
     with opened(submission, edition, options.student_id, options.backend) as found:
         progress.findings += found.intake.findings
         progress.lap("format and static")
         seed = seed_for(secret, found.intake.sha256)
+        reader = _read_outputs(found, edition, options, progress)
         _run_checks(found, edition, seed, progress)
-        _read_outputs(found, edition, seed, options, progress)
+        if options.rerun:
+            _rerun(found, edition, seed, options, reader, progress)
         result = _result(found, edition, seed, options, progress)
     progress.lap("rubric")
     _write(result, progress, out)
     return result
 
 
+def _read_outputs(found: Opened, edition: Edition, options: Options, progress: _Progress) -> "TextReader | None":
+    """Look at the submitted outputs, and return the reader of texts, if the checkpoint's weights are here."""
+    from autograder.outputs.coherence import TextReader  # imports torch, while the sandbox does the same
+    from autograder.outputs.files import check_outputs
+
+    progress.lap("import")
+    checkpoint = options.checkpoint or edition.checkpoint
+    weights = find_weights(checkpoint)
+    reader = TextReader(weights, edition.causal) if weights and edition.reference(checkpoint) else None
+    outputs, findings = check_outputs(found.files, edition, options.data, reader, checkpoint)
+    progress.outputs += outputs
+    progress.findings += findings
+    progress.lap("outputs")
+    return reader
+
+
 def _run_checks(found: Opened, edition: Edition, seed: str, progress: _Progress) -> None:
     """Run the hidden checks."""
-    from autograder.judge import assert_master, judge_checks  # imports torch, while the sandbox does the same
+    from autograder.judge import assert_master, judge_checks
 
     assert_master()
-    progress.lap("import")
     for timed in judge_checks(found.sandbox, edition, seed):
         progress.checks.append(timed.result)
         progress.each[timed.result.name] = round(timed.seconds, 3)
     progress.lap("checks")
 
 
-def _read_outputs(found: Opened, edition: Edition, seed: str, options: Options, progress: _Progress) -> None:
-    """Look at the submitted outputs, and make them again if a rerun is asked for."""
-    from autograder.outputs.coherence import TextReader
-    from autograder.outputs.files import check_outputs
+def _rerun(
+    found: Opened, edition: Edition, seed: str, options: Options, reader: "TextReader | None", progress: _Progress
+) -> None:
+    """Let the submission make its outputs again."""
+    from autograder.outputs.rerun import rerun
 
     checkpoint = options.checkpoint or edition.checkpoint
     weights = find_weights(checkpoint)
-    if options.rerun and not weights:
-        raise UsageError(f"a rerun needs the weights of {checkpoint}, which are not here: ./setup.sh fetches them")
-    reader = TextReader(weights, edition.causal) if weights and edition.reference(checkpoint) else None
-    outputs, findings = check_outputs(found.files, edition, options.data, reader, checkpoint)
+    assert weights  # grade_submission has looked
+    outputs, findings = rerun(
+        found.sandbox,
+        edition,
+        found.files,
+        options.rerun,
+        weights,
+        options.data,
+        seed=seed,
+        checkpoint=checkpoint,
+        reader=reader,
+        arguments=options.rerun_arguments,
+        say=options.say,
+    )
     progress.outputs += outputs
     progress.findings += findings
-    progress.lap("outputs")
-    if options.rerun and weights:
-        from autograder.outputs.rerun import rerun
-
-        outputs, findings = rerun(
-            found.sandbox,
-            edition,
-            found.files,
-            options.rerun,
-            weights,
-            options.data,
-            seed=seed,
-            checkpoint=checkpoint,
-            reader=reader,
-            arguments=options.rerun_arguments,
-            say=options.say,
-        )
-        progress.outputs += outputs
-        progress.findings += findings
-        progress.lap("rerun")
+    progress.lap("rerun")
 
 
 def _result(found: Opened, edition: Edition, seed: str, options: Options, progress: _Progress) -> Result:

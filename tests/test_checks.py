@@ -637,7 +637,8 @@ torch.save({{name: CALLS[call](Case(*case)) for name, (call, *case) in cases.ite
 def test_calls_work_with_code_written_for_the_original(tmp_path: Path) -> None:
     grader = tmp_path / "grader"
     shutil.copytree(ROOT / "autograder/sandboxed", grader / "autograder/sandboxed")
-    shutil.copy(ROOT / "component_checks.py", grader)
+    for name in ("component_checks.py", "submission_rules.py"):
+        shutil.copy(ROOT / name, grader)
     prepared = {check.name: prepare(check, b"one", PLAIN) for check in checks_for(PLAIN)}
     cases = {
         check.name: [check.call, case.inputs, case.settings, case.weights]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autograder import grade
+from autograder import grade, judge
 from autograder.__main__ import main
 from autograder.editions import Edition, Reference, read_edition
 from autograder.grade import Options, find_weights, grade_submission
@@ -77,7 +77,7 @@ def graded(submission: Path, out: Path, edition: Edition, seed: str = "s") -> Re
     return grade_submission(submission, edition, out, options)
 
 
-def test_the_master_gets_an_a_and_all_points_twice_the_same(master: Path, tmp_path: Path) -> None:
+def test_the_master_gets_an_a_and_all_points(master: Path, tmp_path: Path) -> None:
     edition = edition_with_storybook()
     result = graded(master, tmp_path / "one", edition)
     assert result.grade.letter == "A", result.grade.reasons
@@ -85,13 +85,28 @@ def test_the_master_gets_an_a_and_all_points_twice_the_same(master: Path, tmp_pa
     assert {check.status for check in result.checks} == {"pass"}
     assert [finding for finding in result.findings if finding.severity == "error"] == []
     assert all(output.reaches for output in result.outputs if output.name in edition.margins)
-    graded(master, tmp_path / "two", edition)
-    written = [(tmp_path / name / "result.json").read_bytes() for name in ("one", "two")]
-    assert written[0] == written[1]
     assert read_result(tmp_path / "one" / "result.json") == result
     stages = json.loads((tmp_path / "one" / "timings.json").read_text(encoding="utf-8"))["stages"]
-    assert list(stages) == ["format and static", "checks", "outputs", "rubric"]
+    assert list(stages) == ["format and static", "import", "outputs", "checks", "rubric"]
     assert "RMSNorm" in (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_same_seed_gives_the_same_bytes(master: Path, tmp_path: Path) -> None:
+    edition = with_checks(edition_with_storybook(), "RMSNorm", "sampled generation", "AdamW")
+    (master / "rope.py").write_text("print(object())\nraise ValueError(object())\n", "utf-8")
+    (master / "llama.py").write_text("print(object())\nimport time\nraise ValueError(object())\n", "utf-8")
+    for name in ("one", "two"):
+        graded(master, tmp_path / name, edition)
+    one, two = ((tmp_path / name / "result.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+    graded(master, tmp_path / "three", edition, seed="another")
+    assert (tmp_path / "three" / "result.json").read_bytes() != one
+
+
+def with_checks(edition: Edition, *names: str) -> Edition:
+    """Return an edition that runs these checks alone."""
+    run = tuple(entry for entry in edition.checks.run if entry.name in names)
+    return edition.model_copy(update={"checks": edition.checks.model_copy(update={"run": run})})
 
 
 def test_the_bare_handout_gets_b_or_below_and_every_open_part_is_named(
@@ -218,7 +233,7 @@ def test_a_full_disk_is_named_and_leaves_no_result(
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(grade, "write_text", full)
-    monkeypatch.setattr(grade, "judge_checks", lambda *_: [])
+    monkeypatch.setattr(judge, "judge_checks", lambda *_: [])
     argv = [str(master), "--sandbox", "none", "--data", str(tmp_path / "data"), "--checkpoint", "storybook"]
     assert main(["grade", *argv, "-o", str(tmp_path / "out"), "--seed", "s"]) == 2
     assert "No space left on device" in capsys.readouterr().err

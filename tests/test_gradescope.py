@@ -224,7 +224,7 @@ def test_the_zip_holds_the_scripts_at_its_root_and_what_grading_needs(platform_z
     assert {modes[name] for name in ("setup.sh", "run_autograder", "minllama/setup.sh")} == {0o755}
     assert modes["minllama/llama.py"] == 0o644
     wanted = {path.name for path in ROOT.glob("*.py")} | {"constraints.txt", "pyproject.toml", "editions/minllama.toml"}
-    wanted |= {"autograder/templates/report.html", "autograder/sandboxed/worker.py", "data/sst-label-mapping.json"}
+    wanted |= {"autograder/report/report.html", "autograder/sandboxed/worker.py", "data/sst-label-mapping.json"}
     wanted |= {f"checkpoints/storybook/{name}" for name in ("config.json", "model.safetensors", "tokenizer.model")}
     assert {f"minllama/{name}" for name in wanted} <= set(names)
     assert not [name for name in names if re.search(r"__pycache__|/\.|/tests/|\.pt$|stories42M|/build/|\.zip$", name)]
