@@ -21,6 +21,7 @@ from submission_rules import FILES
 ROOT = Path(__file__).resolve().parent
 MACHINERY = ("checking.py", "component_checks.py", "sanity_check.py", "rope_test.py", "optimizer_test.py")
 FORMAT = 1  # of sanity_check.data
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 OK, FAIL, TODO, WAIT, SKIP, ERROR = "ok", "FAIL", "todo", "wait", "skip", "error"
 
@@ -165,7 +166,7 @@ def distance(actual: Outputs, expected: Outputs, tolerances: Tolerances) -> floa
     furthest = 0.0
     for name, tensor in expected.items():
         other = actual[name]
-        if not isinstance(other, torch.Tensor) or other.shape != tensor.shape or other.dtype != tensor.dtype:
+        if not isinstance(other, torch.Tensor) or other.shape != tensor.shape or not _same_dtype(other, tensor):
             return float("inf")
         furthest = max(furthest, float(gaps(other, tensor, *tolerances[name]).max()))
     return furthest
@@ -191,9 +192,14 @@ def malformed(name: str, actual: object, expected: torch.Tensor) -> str:
         return no_tensor(name, type(actual).__name__, expected)
     if actual.shape != expected.shape:
         return f"{name}: wrong shape, expected {tuple(expected.shape)}, got {tuple(actual.shape)}"
-    if actual.dtype != expected.dtype:
+    if not _same_dtype(actual, expected):
         return f"{name}: wrong dtype, expected {expected.dtype}, got {actual.dtype}"
     return ""
+
+
+def _same_dtype(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two dtypes are the same; integers of any size are: an id is an id."""
+    return one.dtype == other.dtype or (one.dtype in INTEGERS and other.dtype in INTEGERS)
 
 
 def no_tensor(name: str, kind: str, expected: torch.Tensor) -> str:

@@ -260,8 +260,10 @@ def load_pretrained(path: str | os.PathLike[str]) -> Llama:
     The model is on the CPU, in float32 and in evaluation mode. Raises CheckpointError (see `read_checkpoint`).
     """
     config, tensors = read_checkpoint(path)
-    with torch.device("meta"), SkipInit():  # shapes without memory: the checkpoint's tensors become the weights
+    with SkipInit():  # memory that is never touched: the checkpoint's tensors become the weights
         model = Llama(config)
-    model.load_state_dict(tensors, strict=True, assign=True)
+    buffers = dict(model.named_buffers())  # none in this model; whoever keeps a mask in one has it saved nowhere
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name in buffers}
+    model.load_state_dict(tensors | kept, strict=True, assign=True)
     model.tie_weights()
     return model.eval()

@@ -8,15 +8,18 @@ python -m autograder reproduce abc123.zip RoPE --result out/abc123/result.json
 
 import argparse
 import io
+import math
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import MinLlamaError, UsageError
 
 if TYPE_CHECKING:
+    from autograder.result import CheckResult
+
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,6 +175,9 @@ def _add_grade(verbs: "Verbs") -> None:
     )
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="official data; default: data")
     parser.add_argument(
+        "--deadline", type=float, default=math.inf, metavar="SECONDS", help="begin no further check after that"
+    )
+    parser.add_argument(
         "--rerun", type=_kinds, default=(), metavar="KINDS", help="make outputs again: generate,prompt,finetune"
     )
     parser.add_argument(
@@ -193,14 +199,17 @@ def _grade(args: argparse.Namespace) -> int:
     from autograder.grade import Options, grade_submission
 
     options = Options(
-        args.id, args.sandbox, args.seed, args.checkpoint, args.data, args.rerun, tuple(args.rerun_arguments)
+        student_id=args.id,
+        backend=args.sandbox,
+        seed=args.seed,
+        checkpoint=args.checkpoint,
+        data=args.data,
+        rerun=args.rerun,
+        rerun_arguments=tuple(args.rerun_arguments),
+        deadline=args.deadline,
     )
     result = grade_submission(args.submission, read_edition(args.edition), args.out, options)
-    for check in result.checks:
-        if check.status != "pass":
-            print(f"{'note' if check.is_note else check.status:<12}{check.name}: {check.message}")
-            for sentence in check.misconceptions:
-                print(f"{'':<12}this equals {sentence}")
+    _print_checks(result.checks)
     for reason in result.grade.reasons:
         print(f"- {reason}")
     for doubt in result.grade.to_confirm:
@@ -208,6 +217,19 @@ def _grade(args: argparse.Namespace) -> int:
     print(f"{result.submission}: {result.grade.letter}, {result.points:g} of {result.max_points:g} points")
     print(f"wrote {args.out / 'result.json'} and {args.out / 'report.html'} ({result.sandbox})")
     return UNGRADED if any(check.status == "grader_error" for check in result.checks) else 0
+
+
+def _print_checks(checks: "Sequence[CheckResult]") -> None:
+    """Print what did not pass: each outcome once, with the names of the checks that ended so."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for check in checks:
+        if check.status != "pass":
+            status: str = "note" if check.is_note else check.status
+            names.setdefault((status, check.message, *check.misconceptions), []).append(check.name)
+    for (status, message, *sentences), those in names.items():
+        print(f"{status:<14}{', '.join(those)}: {message}")
+        for sentence in sentences:
+            print(f"{'':<14}this equals {sentence}")
 
 
 def _add_reproduce(verbs: "Verbs") -> None:

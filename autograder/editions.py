@@ -8,7 +8,7 @@ Unknown keys are errors. How to write a new one: autograder/README.md.
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,9 +17,7 @@ from submission_rules import FILES, SUBMISSION, OutputFile, SubmissionRules
 
 ROOT = Path(__file__).resolve().parent.parent
 EDITIONS = ROOT / "editions"
-DEFAULT_EDITION = "minllama"
 
-Letter = Literal["A+", "A", "A-", "B+", "B", "B-", "C+", "C"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -80,6 +78,7 @@ class PointsOf(_Table):
 
     name: str
     points: float = Field(ge=0.0)
+    letter: bool = True  # whether the letter needs it, too; a check without points never does
 
 
 class Checks(_Table):
@@ -117,7 +116,6 @@ class Rubric(_Table):
 class Limits(_Table):
     """What a submission may use in the sandbox."""
 
-    seconds: Positive = 10.0  # wall clock, of one check that says nothing else
     memory_mb: Positive = 3000.0
     processes: int = Field(default=64, gt=0)
     file_mb: Positive = 64.0  # of all files that it writes, in checks
@@ -176,7 +174,7 @@ def read_edition(name: str) -> Edition:
         known = ", ".join(sorted(file.stem for file in EDITIONS.glob("*.toml")))
         raise UsageError(f"no edition is called '{name}': choose from {known}, or name a .toml file")
     try:
-        return Edition.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Edition.model_validate(_content(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
@@ -184,3 +182,23 @@ def read_edition(name: str) -> Edition:
             f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()
         )
         raise UsageError(f"{path}: {problems}") from error
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return what a file says. With `extends`, it says the rest as another edition of its folder, or of ours, does.
+
+    Tables are laid over those of the other edition key by key; lists are replaced.
+    """
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    name = content.pop("extends", None)
+    if name is None:
+        return content
+    candidates = [folder / f"{name}.toml" for folder in (path.parent, EDITIONS)]
+    base = next((file for file in candidates if file.is_file() and file != path), None)
+    if base is None:
+        raise UsageError(f"{path}: extends: no edition is called '{name}'")
+    merged = _content(base)
+    for key, value in content.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merged[key] | value if both else value
+    return merged

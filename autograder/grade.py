@@ -9,6 +9,7 @@ imported when the sandbox has been started, which imports it as well.
 import hashlib
 import hmac
 import json
+import math
 import os
 import secrets
 import tempfile
@@ -27,7 +28,7 @@ from autograder.isolation.sandbox import Sandbox, open_sandbox
 from autograder.result import CheckResult, Finding, Grade, OutputResult, Result
 from autograder.version import grader_version
 from autograder.workspace import build_workspace
-from errors import UsageError
+from errors import SubmissionError, UsageError
 from utils import write_text
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Options:
     data: Path = ROOT / "data"
     rerun: tuple[str, ...] = ()
     rerun_arguments: tuple[str, ...] = ()  # in place of the reference command's
+    deadline: float = math.inf  # seconds from now, after which no further check is begun
     say: Callable[[str], None] = print
 
 
@@ -99,6 +101,9 @@ def opened(
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as private:
         files, workspace = Path(private, "submission"), Path(private, "workspace")
         intake = take_in(submission, student_id, edition, files, modules)
+        if not intake.readable:
+            what = "; ".join(finding.what for finding in intake.findings if finding.severity == "error")
+            raise SubmissionError(f"nothing of {submission} can be read: {what or 'it holds no files'}")
         workspace.mkdir()
         left_out = build_workspace(files, edition, modules, workspace)
         with open_sandbox(backend, workspace, edition.environment, edition.limits) as sandbox:
@@ -112,23 +117,31 @@ def grade_submission(submission: Path, edition: Edition, out: Path, options: Opt
     Whatever is wrong with the submission is part of the result.
     """
     options = options or Options()
-    if options.rerun and not find_weights(options.checkpoint or edition.checkpoint):
-        name = options.checkpoint or edition.checkpoint
-        raise UsageError(f"a rerun needs the weights of {name}, which are not here: ./setup.sh fetches them")
-    secret = options.seed or _kept_secret(out)
+    _check_checkpoint(edition, options)
+    deadline = time.monotonic() + options.deadline
     progress = _Progress()
     with opened(submission, edition, options.student_id, options.backend) as found:
         progress.findings += found.intake.findings
         progress.lap("format and static")
-        seed = seed_for(secret, found.intake.sha256)
+        seed = seed_for(options.seed or _kept_secret(out), found.intake.sha256)
         reader = _read_outputs(found, edition, options, progress)
-        _run_checks(found, edition, seed, progress)
+        _run_checks(found, edition, seed, deadline, progress)
         if options.rerun:
             _rerun(found, edition, seed, options, reader, progress)
         result = _result(found, edition, seed, options, progress)
     progress.lap("rubric")
     _write(result, progress, out)
     return result
+
+
+def _check_checkpoint(edition: Edition, options: Options) -> None:
+    """Raise UsageError for a checkpoint that the edition knows nothing of, or whose weights a rerun needs and lacks."""
+    name = options.checkpoint or edition.checkpoint
+    if edition.reference(name) is None:
+        known = ", ".join(reference.checkpoint for reference in edition.references)
+        raise UsageError(f"edition {edition.name} has no reference results of '{name}': choose from {known}")
+    if options.rerun and not find_weights(name):
+        raise UsageError(f"a rerun needs the weights of {name}, which are not here: ./setup.sh fetches them")
 
 
 def _read_outputs(found: Opened, edition: Edition, options: Options, progress: _Progress) -> "TextReader | None":
@@ -147,12 +160,12 @@ def _read_outputs(found: Opened, edition: Edition, options: Options, progress: _
     return reader
 
 
-def _run_checks(found: Opened, edition: Edition, seed: str, progress: _Progress) -> None:
+def _run_checks(found: Opened, edition: Edition, seed: str, deadline: float, progress: _Progress) -> None:
     """Run the hidden checks."""
     from autograder.judge import assert_master, judge_checks
 
     assert_master()
-    for timed in judge_checks(found.sandbox, edition, seed):
+    for timed in judge_checks(found.sandbox, edition, seed, deadline):
         progress.checks.append(timed.result)
         progress.each[timed.result.name] = round(timed.seconds, 3)
     progress.lap("checks")
@@ -213,10 +226,18 @@ def _write(result: Result, progress: _Progress, out: Path) -> None:
     """Write the files of a result; `result.json` comes last, so that where it is, the others are too."""
     from autograder.report.page import write_report
 
-    write_report(result, out / "report.html")
+    _make_private(out)
     timings = {"stages": progress.stages, "checks": progress.each}
+    write_report(result, out / "report.html")
     write_text(out / "timings.json", json.dumps(timings, indent=2) + "\n")
     write_text(out / "result.json", result.to_json())
+    for name in ("report.html", "timings.json", "result.json"):
+        (out / name).chmod(0o600)
+
+
+def _make_private(out: Path) -> None:
+    """Make OUT, readable for its owner alone; a folder that is there already stays as open as it was."""
+    out.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def seed_for(secret: str, submission_sha256: str) -> str:
@@ -231,7 +252,7 @@ def _kept_secret(out: Path) -> str:
     """
     path = out / SECRET
     try:
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(out)
         if not path.exists():
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:

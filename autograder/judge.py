@@ -4,9 +4,10 @@ What the submission's process returns, prints or exits with is not evidence: it 
 on the same inputs, in this process.
 """
 
+import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from autograder.checks.hidden import (
 )
 from autograder.editions import Edition
 from autograder.isolation.sandbox import Call, Failure, Reply, Sandbox
+from autograder.report.plain import listed
 from autograder.result import CheckResult, Status
 from autograder.sandboxed.quick import skip_compiler
 from errors import GraderError, UsageError
@@ -30,7 +32,7 @@ from submission_rules import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTER = ("llama", "rope", "optimizer", "classifier", "component_checks")
-MOST_TIMEOUTS = 3  # of checks of one file: the others would wait as long
+MOST_LATE = 3  # checks of one file that run out of time, or end the sandbox: the others would take as long
 ROOM = 1 << 20  # bytes that an answer may have beyond the tensors that are expected
 
 
@@ -54,13 +56,14 @@ def assert_master() -> None:
             raise GraderError(f"{name} was imported from {file}, not from {ROOT}: start the grader with `python -P`")
 
 
-def judge_checks(sandbox: Sandbox, edition: Edition, seed: str) -> list[Timed]:
+def judge_checks(sandbox: Sandbox, edition: Edition, seed: str, deadline: float = math.inf) -> list[Timed]:
     """Run the edition's checks and return their results, in the order in which they ran.
 
-    Raises UsageError if the edition names a check that does not exist for it.
+    At `deadline` (of the monotonic clock, in seconds) no further one is begun. Raises UsageError if the
+    edition names a check that does not exist for it.
     """
     skip_compiler()
-    judging = _Judging(sandbox, edition, seed)
+    judging = _Judging(sandbox, edition, seed, deadline)
     points = {entry.name: entry.points for entry in edition.checks.run}
     known = {check.name: check for check in checks_for(judging.course)}
     if unknown := set(points) - set(known):
@@ -84,8 +87,10 @@ class _Judging:
     sandbox: Sandbox
     edition: Edition
     seed: str
+    deadline: float
     done: dict[str, CheckResult] = field(default_factory=dict)
     answers: dict[str, tuple[HiddenCheck, Prepared, Answer]] = field(default_factory=dict)
+    late: dict[str, list[str]] = field(default_factory=dict)  # by file: out of time, or the sandbox went down
 
     @property
     def course(self) -> Course:
@@ -97,20 +102,16 @@ class _Judging:
         if not self.edition.checks.decided_by:
             broken = [name for name in check.needs if name in self.done and self.done[name].status != "pass"]
             if broken:
-                return _result(check, "skipped", f"needs {_listed(broken)}, which did not pass")
-        late = [name for name, (other, *_) in self.late().items() if other.file == check.file]
-        if len(late) >= MOST_TIMEOUTS:
-            message = f"not tried: {_listed(late)} ran out of time, all of them in {check.file}"
+                return _result(check, "skipped", f"needs {listed(broken)}, which did not pass")
+        if time.monotonic() > self.deadline:
+            return _result(check, "timeout", "not tried: the time for all of the submission was over")
+        if len(self.late.get(check.file, [])) >= MOST_LATE:
+            message = f"not tried: {listed(self.late[check.file])} ran out of time or ended the sandbox ({check.file})"
             return _result(check, "timeout", message)
         try:
             return self.ask(check)
         except Exception as error:  # ours, whatever it is: the submission's code ran elsewhere
             return _result(check, "grader_error", f"{type(error).__name__}: {error}")
-
-    def late(self) -> dict[str, tuple[HiddenCheck, CheckResult]]:
-        """Return the checks that ran out of time."""
-        checks = {check.name: check for check in CHECKS}
-        return {name: (checks[name], result) for name, result in self.done.items() if result.status == "timeout"}
 
     def ask(self, check: HiddenCheck) -> CheckResult:
         """Run a check in the sandbox and compare."""
@@ -118,6 +119,8 @@ class _Judging:
         reply = self.sandbox.call(Call(check.call, prepared.case, check.seconds, most_bytes(prepared)))
         if reply.status == "ok":
             self.answers[check.name] = (check, prepared, reply.outputs)
+        elif reply.lost or reply.status == "timeout":
+            self.late.setdefault(check.file, []).append(check.name)
         return explain(check, prepared, reply)
 
     def believed(self, result: CheckResult) -> CheckResult:
@@ -158,6 +161,8 @@ def _of_end(reply: Reply, seconds: float) -> tuple[Status, str]:
         return "timeout", f"it was stopped after {seconds:g} seconds: is there a loop that never ends?"
     if reply.status == "memory":
         return "memory", "it asked for more memory than it may have: look for tensors that grow, and their shapes"
+    if reply.lost:
+        return "error", "it ended the sandbox that it ran in"
     return "error", _crash(reply.exit_status)
 
 
@@ -209,11 +214,6 @@ def _as_note(result: CheckResult, decided: set[str]) -> CheckResult:
     if result.region not in decided or result.status in ("pass", "grader_error"):
         return result
     return replace(result, is_note=True, points=result.max_points)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Join names as a sentence does."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def check_named(name: str, edition: Edition) -> HiddenCheck:

@@ -4,10 +4,12 @@ Nothing here decides what a person should: flags of the static stage, an A+, a r
 anything. Those go to `Grade.to_confirm`.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from math import sqrt
 
 from autograder.editions import Edition
+from autograder.report.plain import listed
 from autograder.result import CheckResult, Finding, Grade, OutputResult
 from submission_rules import FILES
 
@@ -37,17 +39,18 @@ def grade(
     whose checks met an error of ours is not graded at all.
     """
     if ours := [check.name for check in checks if check.status == "grader_error"]:
-        return Grade(UNGRADED, (f"no letter: the grader itself failed in {_listed(ours)}",), ("grade it again",))
+        return Grade(UNGRADED, (f"no letter: the grader itself failed in {listed(ours)}",), ("grade it again",))
     if not checks:
         return Grade(UNGRADED, ("no letter: no check was run",), ("grade it again",))
-    costly = [check for check in checks if not check.is_note]
+    minor = {entry.name for entry in edition.checks.run if not (entry.letter and entry.points)}
+    costly = [check for check in checks if not check.is_note and (check.status == "missing" or check.name not in minor)]
     letter, reasons, doubts = _of_checks(edition, costly)
     if letter == "A":
         letter, more, unclear = _of_outputs(edition, outputs)
         reasons, doubts = reasons + more, doubts + unclear
     if letter == "A":
         doubts += _a_plus(edition, outputs, has_report)
-    lower = _third_down(edition, findings)
+    lower = _third_down(edition, outputs, findings)
     if lower and letter in BELOW:
         letter, reasons = BELOW[letter], [*reasons, lower]
     elif lower:
@@ -61,15 +64,15 @@ def _of_checks(edition: Edition, checks: Sequence[CheckResult]) -> tuple[str, li
     rubric = edition.rubric
     missing = _regions(check for check in checks if check.status == "missing")
     if missing:
-        return LOWEST, [f"{LOWEST}: {rubric.b_or_below}: not implemented yet: {_listed(missing)}"], []
+        return LOWEST, [f"{LOWEST}: {rubric.b_or_below}: not implemented yet: {listed(missing)}"], []
     broken = [check for check in checks if check.status in BROKEN]
     core = _regions(check for check in broken if check.region in CORE)
     if core:
-        return LOWEST, [f"{LOWEST}: {rubric.b_or_below}: checks of {_listed(core)} do not pass"], []
+        return LOWEST, [f"{LOWEST}: {rubric.b_or_below}: checks of {listed(core)} do not pass"], []
     if broken:
-        return "B+", [f"B+: {rubric.b_plus}, but checks of {_listed(_regions(broken))} do not pass"], []
+        return "B+", [f"B+: {rubric.b_plus}, but checks of {listed(_regions(broken))} do not pass"], []
     skipped = [check.name for check in checks if check.status == "skipped"]
-    doubts = [f"{_listed(skipped)} could not be run: what they wait for costs nothing here"] if skipped else []
+    doubts = [f"{listed(skipped)} could not be run: what they wait for costs nothing here"] if skipped else []
     return "A", [], doubts
 
 
@@ -80,12 +83,14 @@ def _of_outputs(edition: Edition, outputs: Sequence[OutputResult]) -> tuple[str,
     known = {output.name for output in counted if output.present}
     absent = [name for name in _counted_names(edition) if name not in known]
     below = list(dict.fromkeys(output.name for output in counted if output.present and output.reaches is False))
-    reasons = [f"A-: {rubric.a_minus}: {_listed(below)}"] if below else []
+    reasons = [f"A-: not as good as it has to be: {listed(below)} ({rubric.a_minus})"] if below else []
     if absent:
-        reasons.append(f"A-: {rubric.a_minus}: {_listed(absent)} {'is' if len(absent) == 1 else 'are'} not there")
+        reasons.append(f"A-: not handed in: {listed(absent)} ({rubric.a_minus})")
     open_ends = list(dict.fromkeys(output.name for output in counted if output.present and output.reaches is None))
-    doubts = [f"not decided here, judge by hand: {_listed(open_ends)}"] if open_ends else []
-    return ("A-", reasons, doubts) if reasons else ("A", [f"A: {rubric.a}"], doubts)
+    doubts = [f"not decided here, judge by hand: {listed(open_ends)}"] if open_ends else []
+    if reasons:
+        return "A-", reasons, doubts
+    return "A", [f"A, if a person finds the results right: {rubric.a}" if open_ends else f"A: {rubric.a}"], doubts
 
 
 def _counted_names(edition: Edition) -> list[str]:
@@ -127,39 +132,34 @@ def _improvement(edition: Edition, advanced: OutputResult, outputs: Sequence[Out
     return ""
 
 
-def _third_down(edition: Edition, findings: Sequence[Finding]) -> str:
+def _third_down(edition: Edition, outputs: Sequence[OutputResult], findings: Sequence[Finding]) -> str:
     """Return why the letter goes down by a third, once for all reasons together; empty if it does not."""
-    files = set(_counted_names(edition))  # what is wrong with these has cost an A already
+    counted = set(_counted_names(edition))  # what is wrong with these has cost an A already
+    absent = {output.name for output in outputs if output.name in counted and not output.present}
     costly = [
-        finding
+        finding.what
         for finding in findings
         if finding.severity == "error"
-        and (finding.stage in COSTLY or (finding.stage == "outputs" and finding.file not in files))
+        and not _only_missing(finding, absent)
+        and (finding.stage in COSTLY or (finding.stage == "outputs" and finding.file not in counted))
     ]
-    if not costly:
-        return ""
-    more = f" (and {len(costly) - 1} more)" if len(costly) > 1 else ""
-    return f"one third down: {edition.rubric.third_down}: {costly[0].what}{more}"
+    return f"one third down: {'; '.join(costly)} ({edition.rubric.third_down})" if costly else ""
+
+
+def _only_missing(finding: Finding, absent: Collection[str]) -> bool:
+    """Return whether a finding says no more than that these files are missing."""
+    match = re.fullmatch(r"(.+) (is|are) missing", finding.what)
+    return match is not None and set(match[1].split(", ")) <= set(absent)
 
 
 def _flag(finding: Finding) -> str:
     """Return a flag as a line for the person who judges it."""
-    place = (
-        f"{finding.file}:{finding.line}: "
-        if finding.file and finding.line
-        else f"{finding.file}: "
-        if finding.file
-        else ""
-    )
-    return f"{finding.stage}: {finding.what if finding.what.startswith(finding.file or '?') else place + finding.what}"
+    line = f":{finding.line}" if finding.line else ""
+    is_told = not finding.file or finding.what.startswith(finding.file)
+    return f"{finding.stage}: {finding.what if is_told else f'{finding.file}{line}: {finding.what}'}"
 
 
 def _regions(checks: Iterable[CheckResult]) -> list[str]:
     """Return the parts that checks belong to, each once, with its file."""
     regions = dict.fromkeys(check.region for check in checks)
     return [f"{region} ({FILES[region]})" if region in FILES else region for region in regions]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Join names as a sentence does."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

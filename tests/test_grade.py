@@ -157,7 +157,7 @@ def test_one_mistake_is_found_named_and_reproduced(
     ]
     assert main(argv) == 0
     printed = capsys.readouterr().out
-    assert "fail        RoPE: query: the largest difference is" in printed
+    assert "fail          RoPE: query: the largest difference is" in printed
     assert "abc123: B or below, " in printed
     result = read_result(out / "result.json")
     assert {check.region for check in result.checks if check.status == "fail"} == {"rope"}
@@ -192,6 +192,18 @@ def refused(argv: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> s
 def test_a_submission_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused([str(tmp_path / "nobody.zip"), "--sandbox", "none"], tmp_path / "out", capsys)
     assert said.startswith("error: ") and "nobody.zip" in said
+
+
+def test_an_unreadable_zip_is_an_error_and_no_grade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "abc123.zip").write_bytes(b"no zip at all" * 20)
+    said = refused([str(tmp_path / "abc123.zip"), "--sandbox", "none"], tmp_path / "out", capsys)
+    assert said.startswith(f"error: nothing of {tmp_path}/abc123.zip can be read: it is not a zip")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused([str(tmp_path), "--checkpoint", "stories43M"], tmp_path / "out", capsys)
+    assert "edition minllama has no reference results of 'stories43M': choose from stories42M, " in said
 
 
 def test_an_unknown_edition_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,10 +252,13 @@ def test_a_full_disk_is_named_and_leaves_no_result(
     assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_a_rerun_without_weights_is_refused(master: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [str(master), "--sandbox", "none", "--data", str(tmp_path / "data"), "--checkpoint", "nothing"]
+def test_a_rerun_without_weights_is_refused(
+    master: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(grade, "ROOT", tmp_path)  # where there are no weights
+    argv = [str(master), "--sandbox", "none", "--data", str(tmp_path / "data"), "--checkpoint", "storybook"]
     said = refused([*argv, "--rerun", "generate"], tmp_path / "out", capsys)
-    assert "a rerun needs the weights of nothing, which are not here" in said
+    assert "a rerun needs the weights of storybook, which are not here" in said
 
 
 def test_weights_are_found_where_they_are_kept() -> None:

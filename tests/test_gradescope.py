@@ -383,7 +383,7 @@ def test_the_command_that_grades_is_complete() -> None:
     command = grade_command(submission, Settings("nlp244", checkpoint="storybook"), Path("/o"))
     assert command == [
         *(sys.executable, "-P", "-m", "autograder", "grade", "/s/abc123", "--edition", "nlp244"),
-        *("--sandbox", "uid", "--id", "abc123", "-o", "/o", "--checkpoint", "storybook"),
+        *("--sandbox", "uid", "--id", "abc123", "-o", "/o", "--deadline", "515", "--checkpoint", "storybook"),
     ]
     assert "--checkpoint" not in grade_command(submission, Settings("nlp244"), Path("/o"))
 

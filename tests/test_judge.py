@@ -1,6 +1,7 @@
 """The judge: what each way for a check to end means, what it is worth, and what waits for what."""
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -126,6 +127,32 @@ def test_a_fault_of_the_sandbox_is_ours(minllama: Edition) -> None:
     assert results[0].message == "GraderError: no room for it"
 
 
+@pytest.mark.parametrize("reply", [Reply("timeout"), Reply("crash", lost=True)], ids=["timeout", "lost"])
+def test_after_three_checks_that_hang_the_others_of_their_file_are_not_tried(reply: Reply, minllama: Edition) -> None:
+    def answer(call: Call) -> Reply:
+        return reply if call.name.startswith(("rms_norm", "rope")) else master(call)
+
+    sandbox = FakeSandbox(answer)
+    results = {timed.result.name: timed.result for timed in judge_checks(sandbox, minllama, SEED)}  # type: ignore[arg-type]
+    assert sum(name.startswith("rms_norm") for name in sandbox.asked) == 3
+    assert sum(name.startswith("rope") for name in sandbox.asked) == 3  # of four
+    tired = results["attention"]  # of the file whose first three checks hang
+    assert tired.status == "timeout"
+    assert tired.message == (
+        "not tried: RMSNorm, RMSNorm dtype and RMSNorm scale ran out of time or ended the sandbox (llama.py)"
+    )
+    assert results["AdamW"].status == "pass"
+
+
+def test_after_the_deadline_no_check_is_begun(minllama: Edition) -> None:
+    sandbox = FakeSandbox()
+    results = [timed.result for timed in judge_checks(sandbox, minllama, SEED, time.monotonic() - 1)]  # type: ignore[arg-type]
+    assert sandbox.asked == []
+    assert {(result.status, result.points) for result in results if not result.message.startswith("needs")} == {
+        ("timeout", 0.0)
+    }
+
+
 def failure(kind: str, message: str = "", file: str = "llama.py", *, raised: bool = False) -> Reply:
     return Reply("error", failure=Failure(kind, message, file, 7, "RMSNorm._norm", raised, False, "the traceback"))
 
@@ -157,6 +184,7 @@ def failure(kind: str, message: str = "", file: str = "llama.py", *, raised: boo
         (Reply("crash", exit_status=-11), "error", "the process that ran it was killed by signal 11"),
         (Reply("crash", exit_status=3), "error", "the process that ran it ended itself with status 3"),
         (Reply("crash"), "error", "the process that ran it ended without an answer"),
+        (Reply("crash", exit_status=-9, lost=True), "error", "it ended the sandbox that it ran in"),
         (Reply("ok", {"_norm(x)": "NoneType"}), "fail", None),
         (Reply("ok"), "fail", None),
     ],

@@ -1,6 +1,7 @@
 """llama.py and base_llama.py: run with `pytest tests/test_llama.py`."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from base_llama import LlamaPreTrainedModel, SkipInit
+from checkpoint import write_checkpoint
 from config import LlamaConfig
 from llama import Attention, FeedForward, Llama, RMSNorm, load_pretrained
 from optimizer import AdamW
@@ -609,3 +611,37 @@ def test_skipped_initialisation_draws_nothing_and_does_everything_else() -> None
     assert not tensor.any()
     torch.nn.init.normal_(tensor)
     assert tensor.all()
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_model_that_keeps_its_mask_in_a_buffer_is_loaded_too(
+    persistent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Llama(tiny_config())
+    write_checkpoint(tmp_path / "tiny.pt", model.config, model.state_dict())
+    plain = load_pretrained(tmp_path / "tiny.pt")
+    start = Attention.__init__
+
+    def with_mask(self: Attention, config: LlamaConfig) -> None:
+        start(self, config)
+        self.register_buffer("mask", torch.ones(4, 4).tril(), persistent=persistent)
+
+    monkeypatch.setattr(Attention, "__init__", with_mask)
+    loaded = load_pretrained(tmp_path / "tiny.pt")
+    assert torch.equal(dict(loaded.named_buffers())["layers.0.attention.mask"], torch.ones(4, 4).tril())
+    tokens = torch.tensor([[5, 6, 7]])
+    assert torch.equal(loaded(tokens)[0], plain(tokens)[0])
+
+
+def test_a_weight_that_no_checkpoint_has_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Llama(tiny_config())
+    write_checkpoint(tmp_path / "tiny.pt", model.config, model.state_dict())
+    start = Attention.__init__
+
+    def with_weight(self: Attention, config: LlamaConfig) -> None:
+        start(self, config)
+        self.extra = torch.nn.Parameter(torch.ones(3))
+
+    monkeypatch.setattr(Attention, "__init__", with_weight)
+    with pytest.raises(RuntimeError, match=r"Missing key.*layers\.0\.attention\.extra"):
+        load_pretrained(tmp_path / "tiny.pt")

@@ -79,19 +79,31 @@ def graded(given: dict[str, Any]) -> Grade:
         ({"checks": checks(embedding_head="fail"), "outputs": outputs(False)}, "B+", "Llama and optimizer are right"),
         ({"checks": checks(note=True, rmsnorm="fail", adamw="missing")}, "A", "A: all is right"),
         # --- the outputs
-        ({"outputs": outputs(sst_dev=False)}, "A-", "a result is not right: sst-dev-finetuning-output.txt"),
+        (
+            {"outputs": outputs(sst_dev=False)},
+            "A-",
+            "not as good as it has to be: sst-dev-finetuning-output.txt (a result",
+        ),
         ({"outputs": outputs(generated=False)}, "A-", "generated-sentence-temp-0.txt and generated-sentence-temp-1"),
-        ({"outputs": absent("sst-dev-finetuning-output.txt")}, "A-", "sst-dev-finetuning-output.txt is not there"),
-        ({"outputs": absent(*COUNTED[:2])}, "A-", "generated-sentence-temp-1.txt are not there"),
-        ({"outputs": []}, "A-", "are not there"),
-        ({"outputs": outputs(None)}, "A", "A: all is right"),
+        (
+            {"outputs": absent("sst-dev-finetuning-output.txt")},
+            "A-",
+            "A-: not handed in: sst-dev-finetuning-output.txt",
+        ),
+        (
+            {"outputs": absent(*COUNTED[:2])},
+            "A-",
+            "not handed in: generated-sentence-temp-0.txt and generated-sentence-temp-1.txt",
+        ),
+        ({"outputs": []}, "A-", "not handed in: "),
+        ({"outputs": outputs(None)}, "A", "A, if a person finds the results right: all is right"),
         ({"outputs": [*outputs(), *outputs(sst_dev=False)]}, "A-", "sst-dev-finetuning-output.txt"),  # a rerun
         ({"outputs": [*outputs(), OutputResult("cfimdb-test-prompting-output.txt", False)]}, "A", "A: all is right"),
         # --- one third down
-        ({"findings": [finding("format", "error", "no zip")]}, "A-", "one third down: the results stand: no zip"),
-        ({"findings": [finding("format", "error", "no zip")] * 3}, "A-", "no zip (and 2 more)"),
+        ({"findings": [finding("format", "error", "no zip")]}, "A-", "one third down: no zip (the results stand)"),
+        ({"findings": [finding("format", "error", "no zip")] * 3}, "A-", "no zip; no zip; no zip"),
         ({"findings": [finding("format", "warning")]}, "A", "A: all is right"),
-        ({"findings": [finding("rerun", "error", "too slow")]}, "A-", "one third down: the results stand: too slow"),
+        ({"findings": [finding("rerun", "error", "too slow")]}, "A-", "one third down: too slow"),
         (
             {"findings": [finding("format", "error")], "outputs": outputs(sst_dev=False)},
             "B+",
@@ -107,12 +119,19 @@ def graded(given: dict[str, Any]) -> Grade:
         (
             {"findings": [finding("outputs", "error", file=COUNTED[2])], "outputs": outputs(sst_dev=False)},
             "A-",
-            "a result is not right",
+            "not as good as it has to be",
         ),
+        # a counted file that is missing costs the A and not a third more; another one is a matter of the format
+        (
+            {"findings": [finding("format", "error", f"{COUNTED[2]} is missing")], "outputs": absent(COUNTED[2])},
+            "A-",
+            "A-",
+        ),
+        ({"findings": [finding("format", "error", "x.txt is missing")], "outputs": absent(COUNTED[2])}, "B+", "x.txt"),
         (
             {"findings": [finding("outputs", "error", "other rows", "cfimdb-test-prompting-output.txt")]},
             "A-",
-            "one third down: the results stand: other rows",
+            "one third down: other rows",
         ),
         # --- what never costs anything
         ({"findings": [finding("static", "flag", "uses transformers")]}, "A", "A: all is right"),
@@ -169,3 +188,11 @@ def test_every_letter_comes_with_a_reason() -> None:
             result = grade(EDITION, checks(**{region: status}), outputs(), [], has_report=False)  # type: ignore[arg-type]
             assert result.reasons
             assert result.letter in ("A", "A-", "B+", "B or below", "ungraded")
+
+
+def test_checks_that_the_letter_does_not_need_cost_points_alone() -> None:
+    run = [{"name": "check of rope", "points": 1.0, "letter": False}, {"name": "check of adamw", "points": 0.0}]
+    course = edition(checks={"run": run})
+    assert grade(course, checks(rope="fail", adamw="error"), outputs(), [], False).letter == "A"
+    assert grade(course, checks(rope="missing"), outputs(), [], False).letter == "B or below"
+    assert grade(course, checks(rmsnorm="fail"), outputs(), [], False).letter == "B or below"

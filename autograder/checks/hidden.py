@@ -45,6 +45,7 @@ __all__ = [
     "tensors_of",
 ]
 
+MAX_NAMES = 3  # of misconceptions that give the same: an output that more of them give says nothing
 MAX_LINES = 6  # of outputs that differ, in one verdict
 
 Answer = Mapping[str, torch.Tensor | str]  # a str is the name of the type of what is no tensor
@@ -184,7 +185,7 @@ def _misconceptions(check: HiddenCheck, prepared: Prepared, outputs: Answer) -> 
                 variant = _attempt(lambda: CALLS[check.call](prepared.case))
             if variant is not None and _same(check, prepared, actual, variant):
                 sentences.append(misconception.sentence)
-    return tuple(sentences)
+    return tuple(sentences) if len(sentences) <= MAX_NAMES else ()
 
 
 def refutes(check: HiddenCheck, prepared: Prepared, outputs: Answer, sentence: str) -> bool:

@@ -30,6 +30,10 @@ LOG_CHARACTERS = 20_000  # of the grader's own output that instructors see
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")  # what systems add to folders and zips
 
 
+# Before the deadline, so long no further check is begun: one may still run, and the reports have to be written.
+LAST_SECONDS = 25.0
+
+
 @dataclass(frozen=True)
 class Submission:
     """Where the submission lies, and whose it is."""
@@ -66,7 +70,7 @@ def grade_command(submission: Submission, settings: Settings, out: Path) -> list
     """Return the command that grades the submission into `out`."""
     command = [sys.executable, "-P", "-m", "autograder", "grade", str(submission.path)]
     command += ["--edition", settings.edition, "--sandbox", settings.sandbox, "--id", submission.student_id]
-    command += ["-o", str(out)]
+    command += ["-o", str(out), "--deadline", f"{settings.deadline - LAST_SECONDS:g}"]
     return command + (["--checkpoint", settings.checkpoint] if settings.checkpoint else [])
 
 

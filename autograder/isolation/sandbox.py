@@ -103,6 +103,7 @@ class Reply:
     exit_status: int | None = None
     printed: str = ""
     seconds: float = 0.0
+    lost: bool = False  # the whole sandbox went down with it; the next request gets a fresh one
 
 
 def usable_backends() -> dict[Backend, str]:
@@ -294,7 +295,8 @@ class _Worker:
         if self._kill():
             status = "memory"
         seconds = time.monotonic() - started
-        return Reply(status, exit_status=self._process.returncode, printed=self._place.what_killed(), seconds=seconds)
+        facts: dict[str, Any] = {"exit_status": self._process.returncode, "seconds": seconds, "lost": True}
+        return Reply(status, printed=self._place.what_killed(), **facts)
 
     def _kill(self) -> bool:
         """Kill everything. Return whether the guard had killed something before, for its memory."""

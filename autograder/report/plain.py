@@ -5,6 +5,7 @@ Escaping is the job of whatever shows it; this is about what stays dangerous or 
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LEFT_OUT = "\n[... the middle is left out ...]\n"
 SHORT = " [...] "
@@ -61,3 +62,8 @@ def cut(text: str, limit: int, between: str = LEFT_OUT) -> str:
 def _fewer_marks(text: str) -> str:
     """Leave at most four combining marks in a row: a tower of them covers the lines around it."""
     return _MARKS.sub(r"\1", text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

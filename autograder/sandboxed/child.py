@@ -193,12 +193,12 @@ def _text(error: BaseException) -> str:
 
 
 def _trace(error: BaseException, folder: Path) -> str:
-    """Return the traceback from the first line in the student's files on."""
+    """Return the traceback from the first line in the student's files on; a file is named without its folder."""
     try:
         trace = error.__traceback__
         while trace is not None and not _is_in(trace.tb_frame, folder):
             trace = trace.tb_next
         lines: Iterable[str] = traceback.format_exception(type(error), error, trace)
-        return protocol.clean("".join(lines), MAX_TRACE)
+        return protocol.clean("".join(lines).replace(f"{folder}{os.sep}", ""), MAX_TRACE)
     except BaseException:  # formatting runs the student's __str__
         return ""

@@ -23,6 +23,8 @@ DENIED = {
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "kcmp": (312, 272),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
     "pidfd_getfd": (438, 438),
     "process_madvise": (440, 440),
     # keys, and large and often broken parts of the kernel
@@ -89,6 +91,14 @@ DENIED = {
     "iopl": (172, None),
     "ioperm": (173, None),
 }
+# The first argument is a process, and has to be 0, the caller: limits and turns of the worker are not a submission's.
+ONLY_ITSELF = {
+    "prlimit64": (302, 261),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+}
 CLONE, CLONE3, IOCTL = (56, 220), (435, 435), (16, 29)
 X32 = 0x40000000  # numbers from here on are x86_64's second interface
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW*: user, pid, net, mount, cgroup, uts, ipc
@@ -120,6 +130,8 @@ def seccomp_program(machine: str) -> bytes:
         number = numbers[column]
         if number is not None:
             steps += [_step(_EQUAL, number, 0, 1), refuse]
+    for numbers in ONLY_ITSELF.values():
+        steps += [_step(_EQUAL, numbers[column], 0, 4), _step(_LOAD, _FIRST), _step(_EQUAL, 0, 0, 1), allow, refuse]
     # its flags lie in memory, where a filter cannot look; without it, libraries use clone
     steps += [_step(_EQUAL, CLONE3[column], 0, 1), absent]
     steps += [_step(_EQUAL, CLONE[column], 0, 4), _step(_LOAD, _FIRST), _step(_ANY_BIT, NEW_NAMESPACES, 0, 1)]

@@ -58,6 +58,7 @@ def _row(name: str, outcomes: str, body: str = "return good", top: str = "", **m
     return Attack(name, frozenset(outcomes.split()), body, top, **more)  # type: ignore[arg-type]
 
 
+REFUSED = "PermissionError"
 HANG = 1.5  # seconds for a row that never ends
 
 ENDING = [
@@ -71,6 +72,23 @@ ENDING = [
     _row("kills process 1", "crash error right", "os.kill(1, 9)\nreturn good"),
     _row("kills its process group", "crash", "os.killpg(0, 9); time.sleep(9)"),
     _row("stops its parent", "timeout", "os.kill(os.getppid(), signal.SIGSTOP); time.sleep(60)", seconds=HANG),
+    _row(
+        "lowers the limits of its parent",
+        "error",
+        "import resource\nresource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3))",
+        kind="PermissionError",
+        then="return good",
+        fast=True,
+    ),
+    _row(
+        "moves its parent to another processor",
+        "error",
+        "os.sched_setaffinity(os.getppid(), {0})",
+        kind="PermissionError",
+    ),
+    _row(
+        "takes its parent's turns", "error", "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)", kind="PermissionError"
+    ),
     _row("replaces its program", "crash error", "os.execv(sys.executable, ['python', '-S', '-c', 'print(1)'])"),
     _row("segmentation fault", "crash", "import ctypes; ctypes.string_at(0)", fast=True),
     _row("abort", "crash", "os.abort()"),
