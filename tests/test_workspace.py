@@ -1,5 +1,7 @@
 """What runs in the sandbox: whose copy of each file, and what is left out."""
 
+import marshal
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def build(submission: Path, edition: Edition, tmp_path: Path) -> tuple[dict[str,
     target = tmp_path / "workspace"
     target.mkdir()
     left_out = build_workspace(submission, edition, {"torch", "numpy"}, target)
-    return {path.name: path.read_text(encoding="utf-8") for path in target.iterdir()}, left_out
+    return {path.name: path.read_text(encoding="utf-8") for path in target.glob("*.*")}, left_out
 
 
 def test_given_files_are_the_masters_and_own_ones_the_students(submission: Path, tmp_path: Path) -> None:
@@ -59,3 +61,15 @@ def test_no_solution_is_ever_given(name: str) -> None:
     given = given_files(read_edition(name))
     assert not {"llama.py", "rope.py", "optimizer.py", "classifier.py"} & set(given)
     assert {"config.py", "utils.py", "tokenizer.py"} <= set(given)
+
+
+def test_given_files_come_compiled_and_are_what_their_source_says(submission: Path, tmp_path: Path) -> None:
+    build(submission, read_edition("minllama"), tmp_path)
+    compiled = {path.name.split(".")[0] for path in (tmp_path / "workspace" / "__pycache__").iterdir()}
+    assert (
+        "config" in compiled and not {"llama", "lora"} & compiled
+    )  # a student's file is compiled in the sandbox alone
+    cached = (tmp_path / "workspace" / "__pycache__" / f"errors.{sys.implementation.cache_tag}.pyc").read_bytes()
+    names: dict[str, object] = {}
+    exec(marshal.loads(cached[16:]), names)
+    assert issubclass(names["UsageError"], names["MinLlamaError"])  # type: ignore[arg-type]
