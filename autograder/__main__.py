@@ -325,7 +325,7 @@ def _sanity_data(args: argparse.Namespace) -> int:
 
 def _add_mutations(verbs: "Verbs") -> None:
     text = "Grade the master with one bug at a time, and write the table of what was noticed and named."
-    parser = _verb(verbs, "mutations", _mutations, text, "mutations -o autograder/MUTATIONS.md")
+    parser = _verb(verbs, "mutations", _mutations, text, "mutations -o autograder/mutations/MUTATIONS.md")
     _edition_option(parser)
     parser.add_argument("--sandbox", choices=BACKENDS, default="none", help="default: %(default)s, the code is ours")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the table; by default it is printed")

@@ -6,15 +6,28 @@ from typing import Any
 import pytest
 
 from autograder.editions import Edition, read_edition
+from autograder.misconceptions import MISCONCEPTIONS
 from autograder.mutations import table as mutation_table
-from autograder.mutations.bugs import BY_NAME, Mutation
-from autograder.mutations.table import Outcome, outcome_of, render, run_mutations, summary, told, try_mutation
+from autograder.mutations.bugs import BY_NAME, MUTATIONS, Mutation
+from autograder.mutations.table import (
+    LEARNT_FROM_BUGS,
+    Outcome,
+    figures,
+    learnt_sentences,
+    outcome_of,
+    render,
+    run_mutations,
+    told,
+    try_mutation,
+)
 from autograder.result import CheckResult, Status
 from errors import GraderError
 
 ROPE = BY_NAME["rope: positions from one"]
 GQA = BY_NAME["gqa: heads tiled"]
 LAYER = BY_NAME["layer: norms behind"]
+TABLE = Path(mutation_table.__file__).parent / "MUTATIONS.md"
+LATER = next(entry for entry in MISCONCEPTIONS if entry.name == "rope.pairs_apart").sentence
 DIFFERENCE = "query: the largest difference is 3.1 at [0, 0]"
 
 
@@ -33,7 +46,8 @@ def test_results_are_sorted_by_what_the_checks_run() -> None:
         [
             result("RMSNorm", "pass"),
             result("RoPE", "fail", DIFFERENCE, "RoPE that counts from 1"),
-            result("RoPE batch", "error", "ValueError: no", "RoPE that counts from 1", "another"),
+            result("RoPE lengths", "fail", "key: wrong shape, expected (1, 2), got (2, 1)"),
+            result("RoPE batch", "error", "ValueError: no (rope.py:41)", "RoPE that counts from 1", "another"),
             result("hidden states", "skipped"),
             result("logits", "fail", DIFFERENCE),
             result("zero-shot", "fail", DIFFERENCE),
@@ -41,14 +55,15 @@ def test_results_are_sorted_by_what_the_checks_run() -> None:
     )
     assert outcome == Outcome(
         ROPE,
-        at_home=("RoPE", "RoPE batch"),
+        at_home=("RoPE", "RoPE lengths", "RoPE batch"),
         beyond=("logits",),
         skipped=("hidden states",),
         strays=("zero-shot",),
         named=("RoPE that counts from 1", "another"),
-        said="ValueError: no",
+        error="ValueError: no (rope.py:41)",
+        malformed="key: wrong shape, expected (1, 2), got (2, 1)",
     )
-    assert outcome.failed == ("RoPE", "RoPE batch", "logits")
+    assert outcome.failed == ("RoPE", "RoPE lengths", "RoPE batch", "logits")
     assert outcome.problems == ["logits should have been skipped", "zero-shot did not pass"]
 
 
@@ -70,42 +85,104 @@ def test_a_fault_of_ours_is_an_error_that_names_check_and_bug() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "text"),
+    "message",
+    [DIFFERENCE, "share of zeros: expected 0.3, got 0.5", "tokens drawn: after prompt 0, token 1 has the share 0.2"],
+)
+def test_a_difference_in_numbers_is_no_error(message: str) -> None:
+    outcome = outcome_of(ROPE, [result("RoPE", "fail", message)])
+    assert (outcome.error, outcome.malformed, outcome.told_by) == ("", "", "difference")
+
+
+def test_an_error_without_a_line_of_the_submission_tells_nothing() -> None:
+    assert outcome_of(ROPE, [result("RoPE", "error", "RuntimeError: somewhere (in torch)")]).error == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "by", "text"),
     [
-        (Outcome(ROPE, named=("RoPE from 1", "RoPE | 2"), said="no"), "this equals RoPE from 1; this equals RoPE | 2"),
-        (Outcome(ROPE, said="ValueError: (1, 2) (rope.py:41)"), "`ValueError: (1, 2)`"),
-        (Outcome(ROPE, said="query: wrong shape, expected (1, 2)"), "`query: wrong shape, expected (1, 2)`"),
-        (Outcome(ROPE), "the difference only"),
+        (
+            Outcome(ROPE, named=("RoPE from 1", "RoPE | 2"), error="ValueError: no (rope.py:41)"),
+            "name",
+            "this equals RoPE from 1; this equals RoPE | 2",
+        ),
+        (Outcome(ROPE, error="ValueError: `(1, 2)` (rope.py:41)"), "error", "`ValueError: '(1, 2)' (rope.py)`"),
+        (
+            Outcome(ROPE, malformed="query: wrong shape, expected (1, 2)"),
+            "malformed",
+            "`query: wrong shape, expected (1, 2)`",
+        ),
+        (Outcome(ROPE), "difference", "nothing"),
     ],
 )
-def test_what_the_student_reads_has_no_line_numbers(outcome: Outcome, text: str) -> None:
+def test_what_the_student_reads_has_no_line_numbers(outcome: Outcome, by: str, text: str) -> None:
+    assert outcome.told_by == by
     assert told(outcome) == text
 
 
-def test_the_summary_counts_each_bug_once() -> None:
+def test_the_figures_count_each_bug_once() -> None:
     outcomes = [
-        Outcome(ROPE, at_home=("RoPE",), skipped=("hidden states", "logits"), named=("RoPE from 1",), said="an error"),
-        Outcome(GQA, at_home=("GQA",), said="an error"),
-        Outcome(LAYER, at_home=("layer",)),
+        Outcome(
+            ROPE, at_home=("RoPE",), skipped=("hidden states", "logits"), named=(LATER,), error="E: no (rope.py:1)"
+        ),
+        Outcome(ROPE, at_home=("RoPE",), strays=("GQA",), named=(LATER, "RoPE from 1")),
+        Outcome(GQA, at_home=("GQA",), error="E: no (llama.py:1)", malformed="key: wrong shape"),
+        Outcome(GQA, at_home=("GQA",), malformed="key: wrong shape"),
         Outcome(LAYER),
     ]
-    text = summary(outcomes)
-    assert text.startswith(
-        "3 of 4 bugs fail at a component check of their own part. 1 are named; 1 more raise an error"
+    assert list(dict(figures(outcomes)).values()) == [
+        "5",
+        "4 of 5 (80%)",
+        "2 of 5 (40%)",
+        "2 of 4 (50%)",
+        "1 of 5 (20%)",
+        "3 of 5 (60%)",
+        "1 of 5 (20%)",
+        "1 of 5 (20%)",
+        "1 of 5 (20%)",
+        "1",
+        "2",
+    ]
+    assert figures([])[1][1] == "0 of 0 (0%)"
+
+
+def test_what_was_named_before_does_without_the_misconceptions_that_came_later() -> None:
+    assert len(learnt_sentences()) == len(LEARNT_FROM_BUGS)
+    assert not Outcome(ROPE).was_named_before
+    assert not Outcome(ROPE, named=(LATER,)).was_named_before
+    assert Outcome(ROPE, named=(LATER, "RoPE from 1")).was_named_before
+
+
+def test_the_table_has_a_row_for_each_bug() -> None:
+    outcomes = [Outcome(ROPE, at_home=("RoPE", "RoPE batch"), named=("a | b",)), Outcome(GQA, malformed="no tensor")]
+    text = render(outcomes, "mine")
+    assert "the edition mine" in text
+    assert text.endswith(
+        f"\n\nNot as it should be: {GQA.what}: found by no check only.\n\n"
+        "| part | bug | fails first at | what the student reads beyond the difference in numbers |\n|---|---|---|---|\n"
+        f"| rope | {ROPE.what} | RoPE | this equals a \\| b |\n"
+        f"| gqa | {GQA.what} | nothing | `no tensor` |\n"
     )
-    assert "(50% together). 2 results of integration checks are skipped" in text
-    assert text.endswith(f"Not as it should be:\n\n- {LAYER.what}: found by no check only")
-    assert "Not as it should be" not in summary(outcomes[:3])
+    assert "Not as it should be" not in render(outcomes[:1], "mine")
 
 
-def test_the_table_has_a_row_for_each_bug_under_its_part() -> None:
-    lines = render(
-        [Outcome(ROPE, at_home=("RoPE", "RoPE batch"), named=("a | b",)), Outcome(GQA, said="an error")], "mine"
-    ).splitlines()
-    assert "the edition mine" in " ".join(lines)
-    rope, gqa = lines.index("## rope"), lines.index("## gqa")
-    assert lines[rope + 4] == f"| {ROPE.what} | RoPE, RoPE batch | this equals a \\| b |"
-    assert lines[gqa + 4] == f"| {GQA.what} | nothing | `an error` |"
+def test_the_table_in_the_documents_is_of_these_bugs_and_misconceptions() -> None:
+    again = "run python -m autograder mutations -o autograder/mutations/MUTATIONS.md"
+    rows = [line.split(" | ") for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| ")]
+    bugs = [row for row in rows if len(row) == 4][1:]
+    assert [(row[0][2:], row[1]) for row in bugs] == [(bug.region, bug.what) for bug in MUTATIONS], again
+    sentences = {entry.sentence for entry in MISCONCEPTIONS}
+    for *_, last in bugs:
+        if last.startswith("this equals "):
+            assert {part.removeprefix("this equals ") for part in last[:-2].split("; this equals ")} <= sentences, again
+
+
+def test_the_table_in_the_documents_shows_what_is_asked_for() -> None:
+    rows = [line.strip("| ").split(" | ") for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| ")]
+    shown = {name: figure for name, figure, *rest in (row for row in rows if len(row) == 2) if not rest}
+    assert shown["caught by a component check of their own part"].endswith("(100%)")
+    assert int(shown["named, or told by such an error"].split()[0]) >= 0.9 * len(MUTATIONS)
+    assert shown["component checks of other parts that did not pass"] == "0"
+    assert "Not as it should be" not in TABLE.read_text("utf-8")
 
 
 @pytest.mark.parametrize(("at_home", "status"), [(("RoPE",), 0), ((), 1)])
@@ -147,4 +224,4 @@ def test_a_bug_fails_at_the_checks_of_its_part_and_nowhere_else(name: str, named
     outcome = try_mutation(BY_NAME[name], edition, "none")
     assert outcome.problems == []
     assert bool(outcome.named) == named
-    assert named or outcome.said.startswith("RuntimeError: shape ")
+    assert named or outcome.error.startswith("RuntimeError: shape ")

@@ -381,8 +381,13 @@ def model_classifier(draws: Draws, course: Course) -> Built:
 
 
 def zero_shot(draws: Draws, course: Course) -> Built:
-    """The labels' tokens, shuffled; where nothing is masked, one token a label, of which all readings give the same."""
+    """The labels' tokens, shuffled; where nothing is masked, one token a label, of which all readings give the same.
+
+    They are not in order: whoever sorts the labels is to be seen.
+    """
     a, b, c, d, e, f = (5 + draws.order(6)).tolist()
+    if a < b < c < d or a < b < f:
+        a, b = b, a
     labels = {"bad": [a], "good": [b, c], "great": [b, d, e], "awful": [f, a]}
     if not course.causal:
         labels = dict(zip(labels, ([a], [b], [c], [d]), strict=True))

@@ -198,8 +198,9 @@ def refutes(check: HiddenCheck, prepared: Prepared, outputs: Answer, sentence: s
         variant = _attempt(lambda: CALLS[check.call](prepared.case))
     if variant is None or check.needs:
         return False
-    if any(isinstance(outputs.get(name, ""), str) for name in prepared.raw):
-        return True
+    kinds = [kind for name in prepared.raw if isinstance(kind := outputs.get(name, ""), str)]
+    if kinds:  # of what is too large to be sent, nothing is known
+        return not all("too large" in kind for kind in kinds)
     if not _shows(check, prepared, variant):
         return False
     return not _same(check, prepared, tensors_of(prepared.raw, outputs), variant)

@@ -255,6 +255,17 @@ def _values_from_keys(key: Tensor, value: Tensor, n_rep: int) -> tuple[Tensor, T
     return _side_by_side(key, n_rep), _side_by_side(key, n_rep)
 
 
+@GQA.add("grouped queries whose values are made from the keys after those were repeated", _forward_with)
+def _values_from_repeated_keys(key: Tensor, value: Tensor, n_rep: int) -> tuple[Tensor, Tensor]:
+    repeated = _side_by_side(key, n_rep)
+    return repeated, _side_by_side(repeated, n_rep)
+
+
+@GQA.add("keys and values whose positions are repeated (dim 1) instead of their heads (dim 2)", _forward_with)
+def _positions_repeated(key: Tensor, value: Tensor, n_rep: int) -> tuple[Tensor, Tensor]:
+    return key.repeat_interleave(n_rep, dim=1), value.repeat_interleave(n_rep, dim=1)
+
+
 @GQA.add("grouped queries that all read the first key and value head", _forward_with)
 def _first_head(key: Tensor, value: Tensor, n_rep: int) -> tuple[Tensor, Tensor]:
     heads = key.shape[2] * n_rep

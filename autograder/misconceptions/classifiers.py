@@ -105,6 +105,14 @@ def _maximum(hidden: Tensor, input_ids: Tensor, pad_id: int) -> Tensor:
     return hidden.amax(dim=1)
 
 
+@EMBEDDING_HEAD.add(
+    "a classifier that reads the last positions of all rows in every row: hidden[:, last], not one position a row",
+    _forward_with,
+)
+def _every_position(hidden: Tensor, input_ids: Tensor, pad_id: int) -> Tensor:
+    return hidden[:, last_token_positions(input_ids, pad_id)]
+
+
 @EMBEDDING_HEAD.add("a classifier without dropout")
 def _no_dropout(self: LlamaEmbeddingClassifier, input_ids: Tensor) -> Tensor:
     sentence = _last(_hidden(self, input_ids), input_ids, self.llama.config.pad_id)
@@ -222,6 +230,16 @@ def _likeliest(log_probs: Tensor, ids: list[int]) -> Tensor:
 @ZERO_SHOT_HEAD.add("scores that are normalised over the labels")
 def _normalised(self: LlamaZeroShotClassifier, input_ids: Tensor) -> Tensor:
     return F.log_softmax(_scores(self, input_ids), dim=-1)
+
+
+@ZERO_SHOT_HEAD.add("scores with a row a label and a column a sentence: stacked in dimension 0 instead of 1")
+def _labels_as_rows(self: LlamaZeroShotClassifier, input_ids: Tensor) -> Tensor:
+    return _scores(self, input_ids).transpose(0, 1)
+
+
+@ZERO_SHOT_HEAD.add("the number of the best label instead of the scores of all labels")
+def _best_label(self: LlamaZeroShotClassifier, input_ids: Tensor) -> Tensor:
+    return _scores(self, input_ids).argmax(dim=1)
 
 
 @ZERO_SHOT_HEAD.add("a score at the last column, padding or not")

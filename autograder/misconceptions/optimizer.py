@@ -31,7 +31,7 @@ def _step_with(update: Update) -> Callable[..., float | None]:
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                if p.grad.is_sparse:  # right, as elsewhere: the given part does it
+                if p.grad.is_sparse:  # as in the given part of the step
                     raise RuntimeError("sparse gradients are not supported")
                 update(self, p, p.grad, self.state[p], group)
         return loss
@@ -269,6 +269,32 @@ def _whole_gradient(self: AdamW, p: Tensor, g: Tensor, state: State, group: Grou
     state["m"] = beta1 * state["m"] + g
     state["v"] = beta2 * state["v"] + g * g
     _finish(p, state["m"], state["v"], group, t)
+
+
+@ADAMW.add("AdamW whose m lacks the factor 1 - beta1 on the gradient", _step_with)
+def _whole_gradient_in_m(self: AdamW, p: Tensor, g: Tensor, state: State, group: Group) -> None:
+    beta1, beta2 = group["betas"]
+    t = _advance(p, state)
+    state["m"] = beta1 * state["m"] + g
+    state["v"] = beta2 * state["v"] + (1 - beta2) * g * g
+    _finish(p, state["m"], state["v"], group, t)
+
+
+@ADAMW.add("AdamW whose v lacks the factor 1 - beta2 on the squared gradient", _step_with)
+def _whole_gradient_in_v(self: AdamW, p: Tensor, g: Tensor, state: State, group: Group) -> None:
+    beta1, beta2 = group["betas"]
+    t = _advance(p, state)
+    state["m"] = beta1 * state["m"] + (1 - beta1) * g
+    state["v"] = beta2 * state["v"] + g * g
+    _finish(p, state["m"], state["v"], group, t)
+
+
+@ADAMW.add(
+    "AdamW that leaves the parameters as they are (p = ... only gives a new tensor that name: change p in place)",
+    _step_with,
+)
+def _nothing(self: AdamW, p: Tensor, g: Tensor, state: State, group: Group) -> None:
+    _moments(p, g, state, group)
 
 
 @ADAMW.add("AdamW that climbs: it adds the step instead of subtracting it", _step_with)

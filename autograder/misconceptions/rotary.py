@@ -67,6 +67,19 @@ def _put_back_as_halves(x: Tensor, theta: float) -> Tensor:
     return torch.cat(_pairs(_right(x, theta)), dim=-1)
 
 
+@ROPE.add("RoPE whose turned pairs stay in a dimension of their own, which is still to be flattened", _both)
+def _pairs_apart(x: Tensor, theta: float) -> Tensor:
+    return _right(x, theta).reshape(*x.shape[:-1], -1, 2)
+
+
+@ROPE.add(
+    "RoPE whose turned pairs stay in a dimension of their own in the queries; the keys are right",
+    lambda turn: _both(turn, _right),
+)
+def _query_pairs_apart(x: Tensor, theta: float) -> Tensor:
+    return _pairs_apart(x, theta)
+
+
 @ROPE.add("RoPE that turns in the opposite direction", _both)
 def _opposite(x: Tensor, theta: float) -> Tensor:
     return _turned(x, -_angles(x, _frequencies(x, theta)))
@@ -84,6 +97,38 @@ def _minus_cosine(x: Tensor, theta: float) -> Tensor:
     (a, b), angles = _pairs(x), _angles(x, _frequencies(x, theta))
     cos, sin = angles.cos(), angles.sin()
     return torch.stack((a * cos - b * sin, a * sin - b * cos), dim=-1).flatten(-2)
+
+
+@ROPE.add(
+    "RoPE that adds b sin φ in the first element of the queries instead of subtracting it; the keys are right",
+    lambda turn: _both(turn, _right),
+)
+def _query_plus_sine(x: Tensor, theta: float) -> Tensor:
+    return _plus_sine(x, theta)
+
+
+@ROPE.add(
+    "RoPE that adds b sin φ in the first element of the keys instead of subtracting it; the queries are right",
+    lambda turn: _both(_right, turn),
+)
+def _key_plus_sine(x: Tensor, theta: float) -> Tensor:
+    return _plus_sine(x, theta)
+
+
+@ROPE.add(
+    "RoPE that subtracts b cos φ in the second element of the queries instead of adding it; the keys are right",
+    lambda turn: _both(turn, _right),
+)
+def _query_minus_cosine(x: Tensor, theta: float) -> Tensor:
+    return _minus_cosine(x, theta)
+
+
+@ROPE.add(
+    "RoPE that subtracts b cos φ in the second element of the keys instead of adding it; the queries are right",
+    lambda turn: _both(_right, turn),
+)
+def _key_minus_cosine(x: Tensor, theta: float) -> Tensor:
+    return _minus_cosine(x, theta)
 
 
 @ROPE.add("RoPE with sine and cosine swapped", _both)
