@@ -78,6 +78,19 @@ def test_one_mistake_fails_its_own_checks_is_named_and_what_builds_on_it_is_skip
     assert "hidden_states" not in sandbox.asked
 
 
+def test_a_name_that_another_check_of_the_part_contradicts_is_not_given(minllama: Edition) -> None:
+    halves = with_misconception("rope.halves")
+
+    def answer(call: Call) -> Reply:
+        """Rotate halves in one check and right in the others: no misconception does that."""
+        return halves(call) if call.name == "rope" and call.case.inputs["query"].shape[0] > 1 else master(call)
+
+    results = {timed.result.name: timed.result for timed in judge_checks(FakeSandbox(answer), minllama, SEED)}  # type: ignore[arg-type]
+    assert (results["RoPE"].status, results["RoPE lengths"].status) == ("fail", "pass")
+    assert results["RoPE"].misconceptions == ()
+    assert "the largest difference is" in results["RoPE"].message
+
+
 def test_skipped_checks_are_worth_the_editions_share(minllama: Edition) -> None:
     checks = minllama.checks.model_copy(update={"skipped_share": 0.5})
     edition = minllama.model_copy(update={"checks": checks})
