@@ -350,7 +350,7 @@ def test_a_file_is_read_plainly_or_not_at_all(tmp_path: Path) -> None:
 # --- errors of the student's code ---
 
 
-def raised_by(source: str, folder: Path) -> child.Described:
+def raised_by(source: str, folder: Path) -> protocol.Failure:
     (folder / "student.py").write_text(source)
     try:
         exec(compile(source, str(folder / "student.py"), "exec"), {"__name__": "student"})

@@ -23,7 +23,7 @@ from autograder.isolation.backends import PLACES, Backend, Box, why_no_bwrap, wh
 from autograder.isolation.environment import Environment, build_environment
 from autograder.isolation.memory import Guard, make_guard
 from autograder.sandboxed import protocol
-from autograder.sandboxed.protocol import Array, ProtocolError
+from autograder.sandboxed.protocol import Array, Failure, ProtocolError
 from errors import GraderError, SandboxError, UsageError
 
 if TYPE_CHECKING:  # torch takes seconds to import, in which the sandbox can start
@@ -68,24 +68,6 @@ class Script:
     files_out: tuple[str, ...]
     seconds: float
     max_bytes: int = 64 * MB
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What the submission's code raised, as it says itself.
-
-    `file`, `line` and `function` are the last ones in the submission's files ("" and 0 if there is none); `raised`: a
-    `raise` stands there; `importing`: that file was being imported.
-    """
-
-    kind: str
-    message: str
-    file: str
-    line: int
-    function: str
-    raised: bool
-    importing: bool
-    traceback: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 
 from autograder.sandboxed import lockdown, protocol, tensors
 from autograder.sandboxed.calls import CALLS
-from autograder.sandboxed.protocol import Array
+from autograder.sandboxed.protocol import Array, Failure
 from autograder.sandboxed.settings import Settings
 from component_checks import Case
 
@@ -141,35 +141,21 @@ def _is_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(text in _text(error) for text in NO_MEMORY)
 
 
-@dataclass(frozen=True)
-class Described:
-    """An error as plain text; the judge's `Failure` has the same fields."""
-
-    kind: str
-    message: str
-    file: str
-    line: int
-    function: str
-    raised: bool
-    importing: bool
-    traceback: str
-
-
-def describe(error: BaseException, folder: Path) -> Described:
+def describe(error: BaseException, folder: Path) -> Failure:
     """Say what an error is and where in the files of `folder` it arose: the last line there that was running."""
     kind, trace = type(error).__name__[:MAX_TEXT], _trace(error, folder)
     if isinstance(error, SyntaxError) and error.filename:
         message = str(error.msg)[:MAX_TEXT]
-        return Described(kind, message, Path(error.filename).name, error.lineno or 0, "", False, True, trace)
+        return Failure(kind, message, Path(error.filename).name, error.lineno or 0, "", False, True, trace)
     frames = list(traceback.walk_tb(error.__traceback__))
     own = [(frame, line) for frame, line in frames if _is_in(frame, folder)]
     if not own:
-        return Described(kind, _text(error), "", 0, "", False, False, trace)
+        return Failure(kind, _text(error), "", 0, "", False, False, trace)
     frame, line = own[-1]
     code = frame.f_code
     raised = frame is frames[-1][0] and linecache.getline(code.co_filename, line).lstrip().startswith("raise")
     importing = any(frame.f_code.co_name == "<module>" for frame, _ in own if not _is_main(frame))
-    return Described(kind, _text(error), Path(code.co_filename).name, line, code.co_qualname, raised, importing, trace)
+    return Failure(kind, _text(error), Path(code.co_filename).name, line, code.co_qualname, raised, importing, trace)
 
 
 def _is_in(frame: FrameType, folder: Path) -> bool:

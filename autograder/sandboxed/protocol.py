@@ -54,6 +54,24 @@ class Array:
     data: bytes
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What the submission's code raised, as it says itself.
+
+    `file`, `line` and `function` are the last ones in the submission's files ("" and 0 if there is none); `raised`: a
+    `raise` stands there; `importing`: that file was being imported.
+    """
+
+    kind: str
+    message: str
+    file: str
+    line: int
+    function: str
+    raised: bool
+    importing: bool
+    traceback: str
+
+
 def encode(header: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> bytes:
     """Return the frame of a header (plain JSON data) and arrays. Raises TypeError for a header that is not JSON."""
     arrays = arrays or {}
