@@ -124,14 +124,18 @@ class _Judging:
         return explain(check, prepared, reply)
 
     def believed(self, result: CheckResult) -> CheckResult:
-        """Return a result without the misconceptions that another check of the same region refutes."""
-        others = [answer for name, answer in self.answers.items() if name != result.name]
-        sentences = tuple(
-            sentence
-            for sentence in result.misconceptions
-            if not any(refutes(*other, sentence) for other in others if other[0].region == result.region)
-        )
-        return replace(result, misconceptions=sentences)
+        """Return a result without the misconceptions that as many checks of the region refute as show them.
+
+        One check alone may refute the right name: a mistake can make rounding errors large.
+        """
+        others = [answer for answer in self.answers.values() if answer[0].region == result.region]
+        believed = []
+        for sentence in result.misconceptions:
+            showing = {name for name, other in self.done.items() if sentence in other.misconceptions}
+            against = [other for other in others if other[0].name not in showing and refutes(*other, sentence)]
+            if len(showing) > len(against):
+                believed.append(sentence)
+        return replace(result, misconceptions=tuple(believed))
 
 
 def most_bytes(prepared: Prepared) -> int:

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
+from unittest import mock
 
 import pytest
+import torch
 
 from autograder.checks.hidden import CHECKS, Course, checks_for, prepare
 from autograder.editions import Edition, read_edition
@@ -89,6 +91,28 @@ def test_a_name_that_another_check_of_the_part_contradicts_is_not_given(minllama
     assert (results["RoPE"].status, results["RoPE lengths"].status) == ("fail", "pass")
     assert results["RoPE"].misconceptions == ()
     assert "the largest difference is" in results["RoPE"].message
+
+
+def test_a_name_that_most_checks_show_is_given_though_one_contradicts_it(minllama: Edition) -> None:
+    """Angles that grow instead of falling are so large that float32 gives every implementation its own."""
+
+    def answer(call: Call) -> Reply:
+        with mock.patch("rope.apply_rotary_emb", growing_angles):
+            return master(call)
+
+    results = {timed.result.name: timed.result for timed in judge_checks(FakeSandbox(answer), minllama, SEED)}  # type: ignore[arg-type]
+    assert results["RoPE"].misconceptions == ("RoPE with a positive exponent: theta^(2i / head_dim)",)
+
+
+def growing_angles(
+    query: torch.Tensor, key: torch.Tensor, head_dim: int, max_seq_len: int, theta: float = 10000.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn by m · theta^(2i / head_dim), by complex numbers."""
+    angle = torch.outer(torch.arange(query.shape[1]), theta ** (torch.arange(0, head_dim, 2) / head_dim))
+    turn = torch.polar(torch.ones_like(angle), angle).view(1, len(angle), 1, -1)
+    pairs = (torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) for x in (query, key))
+    first, second = (torch.view_as_real(pair * turn).flatten(-2) for pair in pairs)
+    return first, second
 
 
 def test_skipped_checks_are_worth_the_editions_share(minllama: Edition) -> None:
