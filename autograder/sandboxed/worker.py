@@ -77,6 +77,8 @@ def _serve(frame: bytes, settings: Settings, judge: int) -> bytes:
     watch = _Watch(child, log, answer, header["max_bytes"], settings.output_bytes)
     status = watch.until(started + header["seconds"], started + header["patience"], judge)
     seconds = time.monotonic() - started
+    if watch.exit == -signal.SIGKILL and status == "ended" and seconds >= header["seconds"]:
+        status = "timeout"  # the kernel's word for it, to those that ignore the first one
     kill_others(settings.own_user)
     if status == "alone":
         os._exit(0)  # at once: nothing is left to do
