@@ -399,3 +399,14 @@ def test_a_private_folder_has_copies_and_is_removed(tmp_path: Path) -> None:
     assert Path(place.inside.libraries, "torch").is_symlink()
     place.close()
     assert not place.folder.exists()
+
+
+def test_which_sandboxes_there_are_is_known_before_torch_is_imported() -> None:
+    code = (
+        "import sys; from autograder.isolation.sandbox import usable_backends; found = usable_backends();"
+        " assert 'torch' not in sys.modules; print(sorted(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['bwrap', 'none', 'uid']\n"

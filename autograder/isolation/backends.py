@@ -7,6 +7,7 @@ none    one's own code: a separate process with limits, nothing more
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import pwd
@@ -491,6 +492,12 @@ def why_no_bwrap() -> str:
     return ""
 
 
+def _torch_folder() -> Path:
+    """Return where torch is installed, without importing it."""
+    spec = importlib.util.find_spec("torch")
+    return Path(spec.origin if spec and spec.origin else "/").parent
+
+
 def why_no_uid() -> str:
     """Return why an unused user is no protection here and the remedy, or nothing."""
     if os.getuid() != 0:
@@ -499,7 +506,7 @@ def why_no_uid() -> str:
         return "setpriv is not installed: run `apt-get install util-linux`"
     if _others_may_enter(ROOT):
         return f"every user can read {ROOT}, and with it the solution: run `chmod 700 {ROOT}`"
-    for path in (Path(os.path.realpath(sys.base_prefix)), Path(sys.modules["torch"].__file__ or "/").parent):
+    for path in (Path(os.path.realpath(sys.base_prefix)), _torch_folder()):
         if not _others_may_enter(path):
             return f"an unused user cannot read {path}: install Python and its libraries where everybody may read them"
     if not _others_may_enter(Path(tempfile.gettempdir())):
