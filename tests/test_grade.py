@@ -77,8 +77,9 @@ def graded(submission: Path, out: Path, edition: Edition, seed: str = "s") -> Re
     return grade_submission(submission, edition, out, options)
 
 
-def test_the_master_gets_an_a_and_all_points(master: Path, tmp_path: Path) -> None:
-    edition = edition_with_storybook()
+@pytest.mark.parametrize("name", ["minllama", pytest.param("nlp244", marks=pytest.mark.slow)])
+def test_the_master_gets_an_a_and_all_points(name: str, master: Path, tmp_path: Path) -> None:
+    edition = edition_with_storybook(name)
     result = graded(master, tmp_path / "one", edition)
     assert result.grade.letter == "A", result.grade.reasons
     assert (result.points, result.max_points) == (100.0, 100.0)
