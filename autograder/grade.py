@@ -62,7 +62,6 @@ class Opened:
     intake: Intake
     files: Path  # as they were submitted
     sandbox: Sandbox
-    left_out: list[str]
 
 
 @dataclass
@@ -105,9 +104,9 @@ def opened(
             what = "; ".join(finding.what for finding in intake.findings if finding.severity == "error")
             raise SubmissionError(f"nothing of {submission} can be read: {what or 'it holds no files'}")
         workspace.mkdir()
-        left_out = build_workspace(files, edition, modules, workspace)
+        build_workspace(files, edition, modules, workspace)
         with open_sandbox(backend, workspace, edition.environment, edition.limits) as sandbox:
-            yield Opened(intake, files, sandbox, left_out)
+            yield Opened(intake, files, sandbox)
 
 
 def grade_submission(submission: Path, edition: Edition, out: Path, options: Options | None = None) -> Result:

@@ -5,6 +5,7 @@ installed for the judge alone (transformers, say) is not there for a submission.
 """
 
 import csv
+import functools
 import importlib.metadata
 import os
 import re
@@ -35,8 +36,15 @@ class Environment:
 def build_environment(names: Sequence[str]) -> Environment:
     """Return the Python of a sandbox with these distributions.
 
-    Raises SandboxError, which names it, for one that is not installed or whose files are not recorded.
+    It is looked up once in a process. Raises SandboxError, which names it, for one that is not installed or whose files
+    are not recorded.
     """
+    return _built(tuple(names))
+
+
+@functools.cache
+def _built(names: tuple[str, ...]) -> Environment:
+    """Look up what `build_environment` returns."""
     entries: dict[str, Path] = {}
     for distribution in closure(names):
         files = _recorded(distribution)

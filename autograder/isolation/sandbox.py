@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -88,9 +88,13 @@ class Reply:
     lost: bool = False  # the whole sandbox went down with it; the next request gets a fresh one
 
 
+# Why each backend is not usable here; asking starts a process.
+REASONS: dict[Backend, Callable[[], str]] = {"bwrap": why_no_bwrap, "uid": why_no_uid, "none": str}
+
+
 def usable_backends() -> dict[Backend, str]:
     """Return, for each backend, why it is not usable here and the remedy; nothing if it is."""
-    return {"bwrap": why_no_bwrap(), "uid": why_no_uid(), "none": ""}
+    return {backend: reason() for backend, reason in REASONS.items()}
 
 
 def open_sandbox(
@@ -104,7 +108,7 @@ def open_sandbox(
     chosen: Backend = backend or "bwrap"
     if chosen not in PLACES:
         raise UsageError(f"no sandbox is called '{chosen}': choose from {', '.join(PLACES)}")
-    if reason := usable_backends()[chosen]:
+    if reason := REASONS[chosen]():
         raise SandboxError(f"no sandbox of kind '{chosen}': {reason}")
     return Sandbox(chosen, workspace, build_environment(environment), limits)
 
