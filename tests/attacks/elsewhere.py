@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOBODY = 65534
 COPIED = ("autograder", "editions", "tests")
+# where a machine may hold other copies of the solution, which a grader's container has not
+ELSEWHERE = ("/autograder", "/env", "/grader", "/home", "/mnt", "/opt", "/root", "/srv", "/usr/src", "/work")
 
 
 def reachable() -> list[Path]:
@@ -37,6 +39,11 @@ def closed_above(path: Path) -> Path | None:
     return next((p for p in [*reversed(path.parents), path] if not p.stat().st_mode & 0o001), None)
 
 
+def outermost(folders: set[Path]) -> list[Path]:
+    """Return the folders that lie in no other one."""
+    return sorted(folder for folder in folders if not any(folder.is_relative_to(other) for other in folders - {folder}))
+
+
 def run_as_nobody(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the driver with bubblewrap as an ordinary user; `folder` lies where everybody may go."""
     kept = [*reachable(), ROOT]
@@ -59,8 +66,10 @@ def run_as_other_user(folder: Path, *options: str) -> subprocess.CompletedProces
     for name in COPIED:
         shutil.copytree(ROOT / name, judge / name, ignore=shutil.ignore_patterns("__pycache__"))
     judge.chmod(0o700)
-    kept = [path for path in reachable() if path.is_relative_to(ROOT) or closed_above(path)]
-    hidden = sorted({ROOT} | {closed for path in kept if (closed := closed_above(path))})
+    closed = {top for path in reachable() if (top := closed_above(path))}
+    others = {path for name in ELSEWHERE if (path := Path(name)).is_dir() and not judge.is_relative_to(path)}
+    hidden = outermost({ROOT} | closed | others)
+    kept = [path for path in reachable() if any(path.is_relative_to(top) for top in hidden)]
     own = folder / "own"
     own.mkdir(mode=0o711)
     return _run(folder, mounts(folder, hidden, kept), "env", judge, "uid", own, *options)
