@@ -5,13 +5,13 @@
 Unknown keys are errors. How to write a new one: autograder/README.md.
 """
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from autograder.toml_file import Table, read_toml, validated
 from errors import UsageError
 from submission_rules import FILES, SUBMISSION, OutputFile, SubmissionRules
 
@@ -22,13 +22,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
 
-class _Table(BaseModel):
-    """A table of the file: all keys known, nothing changed after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Files(_Table):
+class Files(Table):
     """What belongs in a submission, and whose copy of a file runs in the sandbox."""
 
     required: tuple[str, ...] = SUBMISSION.required
@@ -42,7 +36,7 @@ class Files(_Table):
     pristine: Literal["always", "missing"] = "always"
 
 
-class Handout(_Table):
+class Handout(Table):
     """What the students' zip is made of."""
 
     open: tuple[str, ...]  # the solution regions that students write
@@ -55,7 +49,7 @@ class Handout(_Table):
         return self
 
 
-class Forbidden(_Table):
+class Forbidden(Table):
     """Names that no file of the student may use, and why.
 
     They are dotted, such as torch.optim.AdamW, cover what lies below them, and may hold `*`. The first that fits a use
@@ -66,14 +60,14 @@ class Forbidden(_Table):
     why: str
 
 
-class Static(_Table):
+class Static(Table):
     """What may be imported and used. A finding is a flag for a person to judge, not a verdict."""
 
     imports: tuple[str, ...]  # top-level modules beside the standard library and the submission's own files
     forbidden: tuple[Forbidden, ...] = ()
 
 
-class PointsOf(_Table):
+class PointsOf(Table):
     """The points of one check."""
 
     name: str
@@ -81,28 +75,28 @@ class PointsOf(_Table):
     letter: bool = True  # whether the letter needs it, too; a check without points never does
 
 
-class Checks(_Table):
+class Checks(Table):
     """Which hidden checks are run, and what they are worth."""
 
     run: tuple[PointsOf, ...]
     # A region whose deciding checks pass loses no points: its other findings are notes. With this, integration checks
     # run even where a component check failed.
-    decided_by: dict[str, tuple[str, ...]] = {}
+    decided_by: dict[str, tuple[str, ...]] = Field(default={})
     # Checks that are skipped since another one failed are worth this share of their points.
     skipped_share: Share = 0.0
 
 
-class Reference(_Table):
+class Reference(Table):
     """What is known of the assignment's results with one checkpoint."""
 
     checkpoint: str  # as in run-info.json: the name of the file or folder without its ending
     source: str  # who measured it, how
-    accuracies: dict[str, float] = {}  # output file -> accuracy
+    accuracies: dict[str, float] = Field(default={})  # output file -> accuracy
     # A generated text is coherent if it costs the reference model at most so many nats a token, by temperature.
-    coherent_nats: dict[Literal["0", "1"], Positive] = {}
+    coherent_nats: dict[Literal["0", "1"], Positive] = Field(default={})
 
 
-class Rubric(_Table):
+class Rubric(Table):
     """Letters, and the sentence that justifies each."""
 
     a_plus: str
@@ -113,7 +107,27 @@ class Rubric(_Table):
     third_down: str
 
 
-class Limits(_Table):
+class Late(Table):
+    """What lateness costs, for each day begun after the due date, grace and extensions. By default nothing."""
+
+    grace_days: float = Field(default=0.0, ge=0.0, le=365.0)
+    kind: Literal["percent", "thirds"] = "percent"  # of the maximum, off the points; or thirds of a letter
+    a_day: float = Field(default=0.0, ge=0.0, le=100.0)
+    max_days: float | None = Field(default=None, ge=0.0, le=365.0)  # later than that, nothing is accepted
+
+    @model_validator(mode="after")
+    def _thirds_are_whole(self) -> "Late":
+        if self.kind == "thirds" and self.a_day != int(self.a_day):
+            raise ValueError(f"a_day is {self.a_day}: a letter goes down by whole thirds")
+        return self
+
+    @property
+    def costs(self) -> bool:
+        """Whether anybody loses anything by being late."""
+        return self.a_day > 0 or self.max_days is not None
+
+
+class Limits(Table):
     """What a submission may use in the sandbox."""
 
     memory_mb: Positive = 3000.0
@@ -124,7 +138,7 @@ class Limits(_Table):
     rerun_file_mb: Positive = 2000.0
 
 
-class Edition(_Table):
+class Edition(Table):
     """One course: all that the grader is told."""
 
     name: str
@@ -139,8 +153,9 @@ class Edition(_Table):
     static: Static
     checks: Checks
     references: tuple[Reference, ...] = ()
-    margins: dict[str, Positive] = {}  # output file -> how far below the reference an accuracy may lie
+    margins: dict[str, Positive] = Field(default={})  # output file -> how far below the reference an accuracy may lie
     rubric: Rubric
+    late: Late = Late()
     limits: Limits = Limits()
 
     def rules(self) -> SubmissionRules:
@@ -173,15 +188,7 @@ def read_edition(name: str) -> Edition:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in EDITIONS.glob("*.toml")))
         raise UsageError(f"no edition is called '{name}': choose from {known}, or name a .toml file")
-    try:
-        return Edition.model_validate(_content(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}" for problem in error.errors()
-        )
-        raise UsageError(f"{path}: {problems}") from error
+    return validated(Edition, _content(path), path)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def _content(path: Path) -> dict[str, Any]:
 
     Tables are laid over those of the other edition key by key; lists are replaced.
     """
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    content = read_toml(path)
     name = content.pop("extends", None)
     if name is None:
         return content

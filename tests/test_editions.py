@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from autograder.__main__ import DEFAULT_EDITION
 from autograder.checks.hidden import CHECKS, Course, checks_for
 from autograder.editions import EDITIONS, Edition, read_edition
 from autograder.isolation.environment import build_environment
+from autograder.options import DEFAULT_EDITION
 from errors import UsageError
 from submission_rules import FILES, SUBMISSION
 
@@ -137,3 +137,35 @@ def test_an_edition_that_extends_nothing_is_an_error(tmp_path: Path) -> None:
         file.write_text(f'extends = "{name}"\n', encoding="utf-8")
         with pytest.raises(UsageError, match=f"course.toml: extends: no edition is called '{name}'"):
             read_edition(str(file))
+
+
+def test_lateness_costs_nothing_unless_an_edition_says_so(edition: Edition) -> None:
+    assert not edition.late.costs
+
+
+@pytest.mark.parametrize("name", ["minllama", "nlp244"])
+def test_the_example_of_a_late_policy_is_one(name: str, tmp_path: Path) -> None:
+    lines = (EDITIONS / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    start = lines.index("# [late]")
+    example = [line.removeprefix("# ") for line in lines[start : start + 5]]
+    file = tmp_path / "course.toml"
+    file.write_text("\n".join([f'extends = "{name}"', *example]), encoding="utf-8")
+    late = read_edition(str(file)).late
+    assert (late.grace_days, late.kind, late.a_day, late.max_days) == (0.5, "thirds", 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('kind = "thirds"\na_day = 0.5', "late: Value error, a_day is 0.5: a letter goes down by whole thirds"),
+        ("a_day = 101", "late.a_day: Input should be less than or equal to 100"),
+        ("grace_days = -1", "late.grace_days: Input should be greater than or equal to 0"),
+        ("max_day = 1", "late.max_day: Extra inputs are not permitted"),
+    ],
+)
+def test_a_mistake_in_a_late_policy_is_named(line: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "course.toml"
+    file.write_text(f'extends = "minllama"\n[late]\n{line}\n', encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_edition(str(file))
+    assert str(caught.value) == f"{file}: {complaint}"
