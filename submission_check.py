@@ -87,15 +87,15 @@ def _size(size: int) -> str:
 
 # --- The archive: is each entry what it seems? ------------------------------------------------------------------------
 
-_CHUNK = 1 << 16  # bytes read at a time
+CHUNK = 1 << 16  # bytes read at a time
 _MAX_DIRECTORY_BYTES = 1 << 23  # of the zip's list of entries, which the zipfile module reads whole
-_UNREADABLE = (
+UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
     *(RuntimeError, ValueError, OverflowError),  # include NotImplementedError and UnicodeDecodeError
 )
 
 
-class _CappedFile(io.FileIO):
+class CappedFile(io.FileIO):
     """A file that refuses to be read in one big piece, so that a forged list of entries cannot fill the memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -126,7 +126,7 @@ _REPACK = "pack the folder again with `python prepare_submit.py DIR {id}`"
 
 
 @dataclass(frozen=True)
-class _EntryRule:
+class EntryRule:
     """Something that no entry may be; `{id}` in the mend stands for the student's ID."""
 
     what: str
@@ -136,36 +136,36 @@ class _EntryRule:
 
 # An entry that breaks one of these has no known place in the folder. The name is taken as it was written: the zipfile
 # module cuts it at a NUL, and on Windows turns backslashes into slashes.
-_NAME_RULES = (
-    _EntryRule("backslashes in the name", lambda entry, _: "\\" in entry.orig_filename),
-    _EntryRule("control characters in the name", lambda entry, _: not entry.orig_filename.isprintable()),
-    _EntryRule("two names for one entry", lambda entry, _: entry.filename != entry.orig_filename),
-    _EntryRule("an absolute path", lambda entry, _: entry.filename.startswith("/")),
-    _EntryRule("a drive letter, or a colon, in the name", lambda entry, _: ":" in entry.filename),
-    _EntryRule(
+NAME_RULES = (
+    EntryRule("backslashes in the name", lambda entry, _: "\\" in entry.orig_filename),
+    EntryRule("control characters in the name", lambda entry, _: not entry.orig_filename.isprintable()),
+    EntryRule("two names for one entry", lambda entry, _: entry.filename != entry.orig_filename),
+    EntryRule("an absolute path", lambda entry, _: entry.filename.startswith("/")),
+    EntryRule("a drive letter, or a colon, in the name", lambda entry, _: ":" in entry.filename),
+    EntryRule(
         "a path with `..`, an empty part, or a dot or space at the end of a name",
         # Windows drops spaces and dots at the end of a name, so that `.. ` is `..`
-        lambda entry, _: any(part.rstrip(". ") != part or not part for part in _parts(entry.filename)),
+        lambda entry, _: any(part.rstrip(". ") != part or not part for part in parts_of(entry.filename)),
     ),
-    _EntryRule(
+    EntryRule(
         f"a name of more than {_MAX_NAME_BYTES} bytes",
-        lambda entry, _: any(len(part.encode()) > _MAX_NAME_BYTES for part in _parts(entry.filename)),
+        lambda entry, _: any(len(part.encode()) > _MAX_NAME_BYTES for part in parts_of(entry.filename)),
         "give it a short name",
     ),
 )
 # An entry that breaks one of these is not read.
-_DATA_RULES = (
-    _EntryRule(
+DATA_RULES = (
+    EntryRule(
         "a link or special file",
         lambda entry, _: stat.S_IFMT(entry.external_attr >> 16) not in (0, _entry_mode(entry)),
         "put the file itself in its place",
     ),
-    _EntryRule("encrypted", lambda entry, _: bool(entry.flag_bits & 0x41), "pack it without a password"),
-    _EntryRule(
+    EntryRule("encrypted", lambda entry, _: bool(entry.flag_bits & 0x41), "pack it without a password"),
+    EntryRule(
         "compressed by an unusual method",
         lambda entry, _: entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
     ),
-    _EntryRule(
+    EntryRule(
         "suspiciously well compressed",
         lambda entry, rules: entry.file_size > max(1_000_000, rules.max_ratio * entry.compress_size),
         "leave the file out, or shorten it",
@@ -173,7 +173,7 @@ _DATA_RULES = (
 )
 
 
-def _parts(name: str) -> list[str]:
+def parts_of(name: str) -> list[str]:
     """Split an entry's name at its slashes; a folder's last slash does not count."""
     return name.removesuffix("/").split("/")
 
@@ -183,12 +183,12 @@ def _entry_mode(entry: zipfile.ZipInfo) -> int:
     return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG
 
 
-def _is_mac_junk(parts: list[str]) -> bool:
+def is_mac_junk(parts: list[str]) -> bool:
     """Say whether an entry is what macOS's Finder adds to an archive."""
     return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
 
 
-def _collision_key(name: str) -> str:
+def collision_key(name: str) -> str:
     """Return a key that is equal for names that are one file on some system: case, or how accents are written."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).removesuffix("/")
 
@@ -197,7 +197,7 @@ def _read_entry(archive: Entries, entry: zipfile.ZipInfo) -> bytes:
     """Return an entry's bytes, never more than it declares; its checksum is verified on the way."""
     data = bytearray()
     with archive.open(entry) as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(CHUNK):
             data += chunk
             if len(data) > entry.file_size:
                 raise zipfile.BadZipFile("it unpacks to more than it declares")
@@ -218,8 +218,8 @@ class _Inspection:
     def run(self, archive_bytes: int) -> None:
         """Check the archive's size, its entries, its layout, and what is in each file."""
         self.check_size(archive_bytes)
-        named = self.passing(_NAME_RULES, self.without_flood(self.archive.infolist()))
-        readable = set(self.passing(_DATA_RULES, named))
+        named = self.passing(NAME_RULES, self.without_flood(self.archive.infolist()))
+        readable = set(self.passing(DATA_RULES, named))
         entries = self.without_junk(self.without_collisions(named))
         if entries:
             files = self.files_at_root(entries)
@@ -253,10 +253,10 @@ class _Inspection:
         known = {*self.rules.required, *self.rules.expected, *self.rules.optional}
         return sorted(entries, key=lambda entry: entry.filename.rpartition("/")[2] not in known)[:limit]
 
-    def passing(self, rules: tuple[_EntryRule, ...], entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    def passing(self, rules: tuple[EntryRule, ...], entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
         """Return the entries that keep all the rules, and report the others, one error a rule."""
         sound: list[zipfile.ZipInfo] = []
-        broken: dict[_EntryRule, list[str]] = {}
+        broken: dict[EntryRule, list[str]] = {}
         for entry in entries:
             rule = next((rule for rule in rules if rule.broken(entry, self.rules)), None)
             if rule:
@@ -272,7 +272,7 @@ class _Inspection:
         unique: dict[str, zipfile.ZipInfo] = {}
         colliding = []
         for entry in entries:
-            if unique.setdefault(_collision_key(entry.filename), entry) is not entry:
+            if unique.setdefault(collision_key(entry.filename), entry) is not entry:
                 colliding.append(entry.filename)
         if colliding:
             what = f"entries whose name is taken, in the same or another spelling: {_listed(colliding)}"
@@ -281,7 +281,7 @@ class _Inspection:
 
     def without_junk(self, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
         """Return the entries less what macOS added, and warn of that."""
-        kept = [entry for entry in entries if not _is_mac_junk(_parts(entry.filename))]
+        kept = [entry for entry in entries if not is_mac_junk(parts_of(entry.filename))]
         if len(kept) < len(entries):
             self.report.warn(
                 "macOS's own files are in it (__MACOSX, .DS_Store)",
@@ -292,7 +292,7 @@ class _Inspection:
     def root_folder(self, entries: list[zipfile.ZipInfo]) -> str:
         """Return the folder (with its slash) to take the files from, and report if it is not the only thing, `ID/`."""
         own = self.student_id
-        folders = sorted({_parts(entry.filename)[0] for entry in entries if "/" in entry.filename})
+        folders = sorted({parts_of(entry.filename)[0] for entry in entries if "/" in entry.filename})
         loose = [entry.filename for entry in entries if "/" not in entry.filename]
         if not folders:
             self._report_no_folder()
@@ -324,7 +324,7 @@ class _Inspection:
         That is `ID/`, unless no required file is in it: then the folder that holds most of them.
         """
         own = f"{self.student_id}/"
-        found = {f"{_parts(entry.filename)[0]}/": 0 for entry in entries if "/" in entry.filename}
+        found = {f"{parts_of(entry.filename)[0]}/": 0 for entry in entries if "/" in entry.filename}
         for entry in entries:
             folder, slash, name = entry.filename.rpartition("/")
             if name in self.rules.required:
@@ -341,7 +341,7 @@ class _Inspection:
         subfolders: set[str] = set()
         for entry in entries:
             name = entry.filename.removeprefix(root)
-            top = _parts(name)[0]
+            top = parts_of(name)[0]
             if not name or (root and name == entry.filename):
                 continue  # the folder itself, or an entry outside it
             if kind := self.rules.forbidden_kind(top):
@@ -394,7 +394,7 @@ class _Inspection:
                 break  # check_size has reported it
             try:
                 data = _read_entry(self.archive, entry)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 self.report.error(f"{shown(name)} cannot be unpacked: {shown(str(error))}", self.repack)
             else:
                 if self.keep:
@@ -533,10 +533,10 @@ def verify_archive(
     """
     check_student_id(student_id)
     report = Report(Path(path).name)
-    with _open_file(Path(path)) as file:
+    with open_file(Path(path)) as file:
         try:
             archive = zipfile.ZipFile(file)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             what = f"it is not a zip, or a damaged one: {shown(str(error))}"
             report.error(what, _REPACK.replace("{id}", student_id))
             return report
@@ -560,20 +560,20 @@ def top_folders(path: str | os.PathLike[str]) -> list[str]:
 
     Raises SubmissionError if there is no such file or it may not be read.
     """
-    with _open_file(Path(path)) as file:
+    with open_file(Path(path)) as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                paths = [_parts(name) for name in archive.namelist() if "/" in name]
-        except _UNREADABLE:
+                paths = [parts_of(name) for name in archive.namelist() if "/" in name]
+        except UNREADABLE:
             return []
-    return sorted({parts[0] for parts in paths if not _is_mac_junk(parts)})
+    return sorted({parts[0] for parts in paths if not is_mac_junk(parts)})
 
 
-def _open_file(path: Path) -> _CappedFile:
+def open_file(path: Path) -> CappedFile:
     """Open an archive. Raises SubmissionError if there is no such file or it may not be read."""
     if not path.is_file():
         raise SubmissionError(f"there is no folder or zip {shown(str(path))}")
     try:
-        return _CappedFile(path)
+        return CappedFile(path)
     except OSError as error:
         raise SubmissionError(f"cannot read {shown(str(path))}: {error.strerror}") from error

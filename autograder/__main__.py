@@ -4,28 +4,24 @@ python -m autograder doctor
 python -m autograder handout --edition minllama -o build
 python -m autograder grade abc123.zip --edition minllama -o out/abc123
 python -m autograder reproduce abc123.zip RoPE --result out/abc123/result.json
+python -m autograder batch submissions --edition minllama -o out      # and gradebook, diff, similarity: class_verbs.py
 """
 
 import argparse
 import io
 import math
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autograder.class_verbs import add_class_verbs
+from autograder.options import BACKENDS, ROOT, Verbs, edition_option, grading_options, sandbox_option, verb
 from errors import MinLlamaError, UsageError
 
 if TYPE_CHECKING:
     from autograder.result import CheckResult
 
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
-
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_EDITION = "minllama"
-BACKENDS = ("bwrap", "uid", "none")
-KINDS = ("generate", "prompt", "finetune")
 VISIBILITIES = ("visible", "after_due_date", "after_published", "hidden")
 UNGRADED = 3  # the exit status if the grader itself failed: there is no score
 
@@ -53,42 +49,23 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe the verbs. What they need is imported when they run, so that --help does not wait for it."""
     parser = argparse.ArgumentParser(
         prog="python -m autograder",
-        description="How is it graded? Ask doctor first, make a handout, then grade.",
+        description="How is it graded? Ask doctor first, make a handout, then grade, or batch for a whole class.",
         epilog="example: python -m autograder grade abc123.zip -o out/abc123",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for add in (
-        *(_add_doctor, _add_handout, _add_start, _add_checks, _add_grade, _add_reproduce, _add_gradescope),
-        *(_add_sanity_data, _add_mutations, _add_measure_text),
+        *(_add_doctor, _add_handout, _add_start, _add_checks, _add_grade, _add_reproduce),
+        *(add_class_verbs, _add_gradescope, _add_sanity_data, _add_mutations, _add_measure_text),
     ):
         add(verbs)
     return parser
 
 
-def _verb(
-    verbs: "Verbs", name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
-) -> argparse.ArgumentParser:
-    """Add a verb with its help and an example, and return its parser."""
-    parser = verbs.add_parser(name, help=text, description=text, epilog=f"example: python -m autograder {example}")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _edition_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the course."""
-    parser.add_argument(
-        "--edition",
-        default=DEFAULT_EDITION,
-        metavar="E",
-        help="the course: a name in editions/, or a TOML file (default: %(default)s)",
-    )
-
-
 # --- doctor, handout, start, checks ---
 
 
-def _add_doctor(verbs: "Verbs") -> None:
-    parser = _verb(verbs, "doctor", _doctor, "Say what this machine lacks for grading, and the remedy.", "doctor")
+def _add_doctor(verbs: Verbs) -> None:
+    parser = verb(verbs, "doctor", _doctor, "Say what this machine lacks for grading, and the remedy.", "doctor")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where results will be written, to ask its disk")
 
 
@@ -98,10 +75,10 @@ def _doctor(args: argparse.Namespace) -> int:
     return doctor.run(sys.stdout, args.out)
 
 
-def _add_handout(verbs: "Verbs") -> None:
+def _add_handout(verbs: Verbs) -> None:
     text = "Make the students' zip from the master, and verify it."
-    parser = _verb(verbs, "handout", _handout, text, "handout --edition nlp244 -o build")
-    _edition_option(parser)
+    parser = verb(verbs, "handout", _handout, text, "handout --edition nlp244 -o build")
+    edition_option(parser)
     parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: %(default)s")
 
 
@@ -112,10 +89,10 @@ def _handout(args: argparse.Namespace) -> int:
     return run_handout(read_edition(args.edition), args.out)
 
 
-def _add_start(verbs: "Verbs") -> None:
+def _add_start(verbs: Verbs) -> None:
     text = "Make a workspace with the gaps open, to work through the assignment alone."
-    parser = _verb(verbs, "start", _start, text, "start build/start")
-    _edition_option(parser)
+    parser = verb(verbs, "start", _start, text, "start build/start")
+    edition_option(parser)
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path("build/start"), metavar="DIR", help="default: %(default)s"
     )
@@ -128,9 +105,9 @@ def _start(args: argparse.Namespace) -> int:
     return run_start(read_edition(args.edition), args.folder)
 
 
-def _add_checks(verbs: "Verbs") -> None:
-    parser = _verb(verbs, "checks", _checks, "List an edition's checks, their points and what they say.", "checks")
-    _edition_option(parser)
+def _add_checks(verbs: Verbs) -> None:
+    parser = verb(verbs, "checks", _checks, "List an edition's checks, their points and what they say.", "checks")
+    edition_option(parser)
 
 
 def _checks(args: argparse.Namespace) -> int:
@@ -152,46 +129,23 @@ def _checks(args: argparse.Namespace) -> int:
 # --- grade, reproduce, gradescope ---
 
 
-def _sandbox_options(parser: argparse.ArgumentParser) -> None:
+def _submission_options(parser: argparse.ArgumentParser) -> None:
     """Add what every command has that runs a submission."""
     parser.add_argument("submission", type=Path, metavar="SUBMISSION", help="a zip, or a folder")
-    _edition_option(parser)
+    edition_option(parser)
     parser.add_argument("--id", metavar="ID", help="whose it is; by default the name of the zip or folder")
-    parser.add_argument(
-        "--sandbox",
-        choices=BACKENDS,
-        help="bwrap by default; uid for root in a disposable container; none for nobody's code but your own",
-    )
+    sandbox_option(parser)
 
 
-def _add_grade(verbs: "Verbs") -> None:
+def _add_grade(verbs: Verbs) -> None:
     text = "Grade one submission: format, static analysis, hidden checks, outputs, letter, report."
-    parser = _verb(verbs, "grade", _grade, text, "grade abc123.zip -o out/abc123 --rerun generate")
-    _sandbox_options(parser)
+    parser = verb(verbs, "grade", _grade, text, "grade abc123.zip -o out/abc123 --rerun generate")
+    _submission_options(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the results")
-    parser.add_argument("--seed", metavar="S", help="secret of the hidden inputs; by default one is drawn, kept in OUT")
-    parser.add_argument(
-        "--checkpoint", metavar="NAME", help="weights that the outputs come from; by default the edition's"
-    )
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="official data; default: data")
+    grading_options(parser)
     parser.add_argument(
         "--deadline", type=float, default=math.inf, metavar="SECONDS", help="begin no further check after that"
     )
-    parser.add_argument(
-        "--rerun", type=_kinds, default=(), metavar="KINDS", help="make outputs again: generate,prompt,finetune"
-    )
-    parser.add_argument(
-        "--rerun-arguments", type=shlex.split, default=(), metavar="'ARGS'", help="in place of the reference command's"
-    )
-
-
-def _kinds(text: str) -> tuple[str, ...]:
-    """Return the kinds of rerun in a list with commas."""
-    kinds = tuple(text.split(","))
-    for kind in kinds:
-        if kind not in KINDS:
-            raise argparse.ArgumentTypeError(f"'{kind}' is none of {', '.join(KINDS)}")
-    return kinds
 
 
 def _grade(args: argparse.Namespace) -> int:
@@ -232,10 +186,10 @@ def _print_checks(checks: "Sequence[CheckResult]") -> None:
             print(f"{'':<14}this equals {sentence}")
 
 
-def _add_reproduce(verbs: "Verbs") -> None:
+def _add_reproduce(verbs: Verbs) -> None:
     text = "Run one check of a submission again; show its exact inputs and each difference."
-    parser = _verb(verbs, "reproduce", _reproduce, text, "reproduce abc123.zip RoPE --result out/abc123/result.json")
-    _sandbox_options(parser)
+    parser = verb(verbs, "reproduce", _reproduce, text, "reproduce abc123.zip RoPE --result out/abc123/result.json")
+    _submission_options(parser)
     parser.add_argument("check", metavar="CHECK", help="its name: `python -m autograder checks` lists them")
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--result", type=Path, metavar="FILE", help="the result.json whose inputs are wanted")
@@ -259,10 +213,10 @@ def _reproduce(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_gradescope(verbs: "Verbs") -> None:
+def _add_gradescope(verbs: Verbs) -> None:
     text = "Build the zip that Gradescope takes as an autograder."
-    parser = _verb(verbs, "gradescope", _gradescope, text, "gradescope -o build/autograder.zip")
-    _edition_option(parser)
+    parser = verb(verbs, "gradescope", _gradescope, text, "gradescope -o build/autograder.zip")
+    edition_option(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the zip")
     parser.add_argument(
         "--deadline",
@@ -299,9 +253,9 @@ def _gradescope(args: argparse.Namespace) -> int:
 # --- what keeps the grader right ---
 
 
-def _add_sanity_data(verbs: "Verbs") -> None:
+def _add_sanity_data(verbs: Verbs) -> None:
     text = "Make the tensors that the student's checks compare with, from the master and the misconceptions."
-    parser = _verb(verbs, "sanity-data", _sanity_data, text, "sanity-data --table    shows how far all lie apart")
+    parser = verb(verbs, "sanity-data", _sanity_data, text, "sanity-data --table    shows how far all lie apart")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: sanity_check.data at the root")
     parser.add_argument("--table", action="store_true", help="print distances; writes a file only if -o names one")
     parser.add_argument(
@@ -323,10 +277,10 @@ def _sanity_data(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_mutations(verbs: "Verbs") -> None:
+def _add_mutations(verbs: Verbs) -> None:
     text = "Grade the master with one bug at a time, and write the table of what was noticed and named."
-    parser = _verb(verbs, "mutations", _mutations, text, "mutations -o autograder/mutations/MUTATIONS.md")
-    _edition_option(parser)
+    parser = verb(verbs, "mutations", _mutations, text, "mutations -o autograder/mutations/MUTATIONS.md")
+    edition_option(parser)
     parser.add_argument("--sandbox", choices=BACKENDS, default="none", help="default: %(default)s, the code is ours")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the table; by default it is printed")
 
@@ -338,9 +292,9 @@ def _mutations(args: argparse.Namespace) -> int:
     return run_mutations(read_edition(args.edition), args.sandbox, args.out)
 
 
-def _add_measure_text(verbs: "Verbs") -> None:
+def _add_measure_text(verbs: Verbs) -> None:
     text = "Measure how much a coherent text may cost under some weights, for an edition's coherent_nats."
-    parser = _verb(verbs, "measure-text", _measure_text, text, "measure-text checkpoints/storybook")
+    parser = verb(verbs, "measure-text", _measure_text, text, "measure-text checkpoints/storybook")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a checkpoint: file or folder")
     parser.add_argument("--no-mask", action="store_true", help="as the editions of 2024 generate: nothing is masked")
 

@@ -104,7 +104,7 @@ def opened(
             what = "; ".join(finding.what for finding in intake.findings if finding.severity == "error")
             raise SubmissionError(f"nothing of {submission} can be read: {what or 'it holds no files'}")
         workspace.mkdir()
-        build_workspace(files, edition, modules, workspace)
+        build_workspace(files, edition, modules, workspace, intake.caches)
         with open_sandbox(backend, workspace, edition.environment, edition.limits) as sandbox:
             yield Opened(intake, files, sandbox)
 
@@ -116,13 +116,13 @@ def grade_submission(submission: Path, edition: Edition, out: Path, options: Opt
     Whatever is wrong with the submission is part of the result.
     """
     options = options or Options()
-    _check_checkpoint(edition, options)
+    check_checkpoint(edition, options)
     deadline = time.monotonic() + options.deadline
     progress = _Progress()
     with opened(submission, edition, options.student_id, options.backend) as found:
         progress.findings += found.intake.findings
         progress.lap("format and static")
-        seed = seed_for(options.seed or _kept_secret(out), found.intake.sha256)
+        seed = seed_for(options.seed or kept_secret(out), found.intake.sha256)
         reader = _read_outputs(found, edition, options, progress)
         _run_checks(found, edition, seed, deadline, progress)
         if options.rerun:
@@ -133,7 +133,7 @@ def grade_submission(submission: Path, edition: Edition, out: Path, options: Opt
     return result
 
 
-def _check_checkpoint(edition: Edition, options: Options) -> None:
+def check_checkpoint(edition: Edition, options: Options) -> None:
     """Raise UsageError for a checkpoint that the edition knows nothing of, or whose weights a rerun needs and lacks."""
     name = options.checkpoint or edition.checkpoint
     if edition.reference(name) is None:
@@ -244,7 +244,7 @@ def seed_for(secret: str, submission_sha256: str) -> str:
     return hmac.new(secret.encode(), submission_sha256.encode(), hashlib.sha256).hexdigest()
 
 
-def _kept_secret(out: Path) -> str:
+def kept_secret(out: Path) -> str:
     """Return the secret in OUT, drawn the first time: graded again, a submission gets the same inputs.
 
     Makes OUT, readable for its owner alone. Raises UsageError if that cannot be done.

@@ -291,10 +291,10 @@ def test_an_error_of_the_grader_is_no_grade(
 
 
 def test_the_secret_is_drawn_once_for_a_folder(tmp_path: Path) -> None:
-    first = grade._kept_secret(tmp_path / "out")
-    assert len(first) == 64 and grade._kept_secret(tmp_path / "out") == first
-    assert grade._kept_secret(tmp_path / "other") != first
+    first = grade.kept_secret(tmp_path / "out")
+    assert len(first) == 64 and grade.kept_secret(tmp_path / "out") == first
+    assert grade.kept_secret(tmp_path / "other") != first
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
     (tmp_path / "bad").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="name another folder with -o"):
-        grade._kept_secret(tmp_path / "bad")
+        grade.kept_secret(tmp_path / "bad")
