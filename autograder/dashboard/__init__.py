@@ -1,0 +1,1 @@
+"""What does the teaching team look at?"""
