@@ -145,13 +145,13 @@ def check_checkpoint(edition: Edition, options: Options) -> None:
 
 def _read_outputs(found: Opened, edition: Edition, options: Options, progress: _Progress) -> "TextReader | None":
     """Look at the submitted outputs, and return the reader of texts, if the checkpoint's weights are here."""
-    from autograder.outputs.coherence import TextReader  # imports torch, while the sandbox does the same
+    from autograder.outputs.coherence import text_reader  # imports torch, while the sandbox does the same
     from autograder.outputs.files import check_outputs
 
     progress.lap("import")
     checkpoint = options.checkpoint or edition.checkpoint
     weights = find_weights(checkpoint)
-    reader = TextReader(weights, edition.causal) if weights and edition.reference(checkpoint) else None
+    reader = text_reader(weights, edition.causal) if weights and edition.reference(checkpoint) else None
     outputs, findings = check_outputs(found.files, edition, options.data, reader, checkpoint)
     progress.outputs += outputs
     progress.findings += findings

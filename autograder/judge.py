@@ -26,7 +26,7 @@ from autograder.editions import Edition
 from autograder.isolation.sandbox import Call, Failure, Reply, Sandbox
 from autograder.report.plain import listed
 from autograder.result import CheckResult, Status
-from autograder.sandboxed.quick import skip_compiler
+from autograder.sandboxed.quick import forget_seeds, skip_compiler
 from errors import GraderError, UsageError
 from submission_rules import FILES
 
@@ -63,6 +63,7 @@ def judge_checks(sandbox: Sandbox, edition: Edition, seed: str, deadline: float 
     edition names a check that does not exist for it.
     """
     skip_compiler()
+    forget_seeds()
     judging = _Judging(sandbox, edition, seed, deadline)
     points = {entry.name: entry.points for entry in edition.checks.run}
     known = {check.name: check for check in checks_for(judging.course)}

@@ -5,13 +5,13 @@ Every file is copied; a name comes from the intake, which has checked it, or fro
 
 import functools
 import importlib.util
-import marshal
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from autograder.editions import Edition
+from autograder.intake.compiled import as_cache
 from autograder.intake.static import shadowing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,8 +22,16 @@ def given_files(edition: Edition) -> list[str]:
     return sorted(path.name for path in ROOT.glob("*.py") if path.name not in edition.files.own)
 
 
-def build_workspace(submission: Path, edition: Edition, libraries: Iterable[str], target: Path) -> list[str]:
+def build_workspace(
+    submission: Path,
+    edition: Edition,
+    libraries: Iterable[str],
+    target: Path,
+    caches: Mapping[str, bytes] | None = None,
+) -> list[str]:
     """Fill the empty folder `target` and return the names of the submission's files that were left out.
+
+    `caches` are what the submission's modules were compiled to; they are written as they are, for the sandbox to read.
 
     Left out are files that shadow a library (`libraries`: names of modules), and copies of given files where the
     edition takes its own.
@@ -35,10 +43,12 @@ def build_workspace(submission: Path, edition: Edition, libraries: Iterable[str]
     if edition.files.pristine == "missing":
         given -= modules
     left_out |= modules & given
+    (target / "__pycache__").mkdir()
     for name in sorted(brought - left_out):
         if name.endswith((".py", ".json", ".txt")):
             shutil.copyfile(submission / name, target / name)
-    (target / "__pycache__").mkdir()
+        if caches and name in caches:
+            _cache_of(target / name).write_bytes(caches[name])
     for name in sorted(given):
         shutil.copyfile(ROOT / name, target / name)
         _cache_of(target / name).write_bytes(_compiled(name))
@@ -54,5 +64,5 @@ def _cache_of(path: Path) -> Path:
 def _compiled(name: str) -> bytes:
     """Return what Python makes of a module of the repository: each check imports it anew, and need not parse it."""
     code = SourceFileLoader(name.removesuffix(".py"), str(ROOT / name)).get_code(name.removesuffix(".py"))
-    unchecked = (1).to_bytes(4, "little")  # PEP 552: the copy has another date than the original
-    return importlib.util.MAGIC_NUMBER + unchecked + bytes(8) + marshal.dumps(code)
+    assert code
+    return as_cache(code)

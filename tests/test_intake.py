@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import json
+import marshal
 import os
 import pickle
 import signal
@@ -23,6 +24,7 @@ import pytest
 
 from autograder.editions import Edition
 from autograder.intake import reader as intake
+from autograder.intake.compiled import compile_files, read_caches
 from autograder.intake.reader import Intake, choose_id, take_in
 from autograder.result import Finding
 from errors import MinLlamaError, SubmissionError, UsageError
@@ -644,6 +646,45 @@ def test_a_reader_that_ends_early_is_an_error_of_the_submission(
     assert (result.readable, result.files, result.student_id) == (False, (), ID)
     assert result.sha256 == hashlib.sha256(VALID).hexdigest()
     assert unpacked(tmp_path) == {}
+
+
+def test_a_reader_that_ends_while_it_compiles_has_answered(tmp_path: Path, reader: Callable[[str], Path]) -> None:
+    answer = json.dumps(ANSWER | {"files": ["a.py"]})
+    path = reader(f"echo ready; echo 1 > {tmp_path}/in/a.py; echo '{answer}'; echo '{{'; kill -SEGV $$")
+    result = take_in(path, ID, EDITION, tmp_path / "in")
+    assert (result.readable, result.files, result.caches) == (True, ("a.py",), {})
+
+
+def test_the_students_modules_are_compiled_and_nothing_else(tmp_path: Path) -> None:
+    added = {"mine.py": b"def f():\n    return 2\n", "config.py": b"x = 1\n", "notes.txt": b"x = 1\n"}
+    result = taken(zip_bytes({**FILES, **added}), tmp_path)
+    assert {"mine.py", "llama.py"} <= set(result.caches)
+    assert not {"config.py", "notes.txt"} & set(result.caches)
+    code = marshal.loads(result.caches["mine.py"][16:])
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (names["f"](), code.co_filename) == (2, "mine.py")
+
+
+@pytest.mark.parametrize("source", [b"def f(:\n", b"1 is 1\n", b"\0", b"# coding: nonsense\n", b"(" * 5000])
+def test_a_file_with_an_error_or_a_warning_is_left_to_the_sandbox(source: bytes) -> None:
+    assert json.loads(compile_files({"a.py": source, "b.py": b"x = 1\n"}, ())).keys() == {"b.py"}
+
+
+def test_what_is_compiled_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autograder.intake.compiled.MAX_BYTES", 500)
+    files = {"a.py": b"x = 1\n", "b.py": b"x = '" + b"y" * 600 + b"'\n"}
+    assert json.loads(compile_files(files, ())).keys() == {"a.py"}
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b"{", b'{"a.py": 1}', b'{"a.py": "!"}', b"[" * 100_000, b"\xff"])
+def test_caches_that_make_no_sense_are_none(line: bytes) -> None:
+    assert read_caches(line, ["a.py"]) == {}
+
+
+def test_only_files_that_are_there_have_caches() -> None:
+    line = compile_files({"a.py": b"", "b.py": b""}, ()).encode()
+    assert read_caches(line, ["a.py"]).keys() == {"a.py"}
 
 
 def source_bomb() -> bytes:

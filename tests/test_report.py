@@ -11,6 +11,7 @@ from typing import get_args
 
 import pytest
 
+from autograder.report import page as page_module
 from autograder.report.page import STATUS_WORDS, TEMPLATES, home_command, page_of, render, write_report
 from autograder.result import CheckResult, Finding, Grade, OutputResult, Result, Stage, Status
 from component_checks import CHECKS
@@ -367,6 +368,7 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     target = tmp_path / "out" / "report.html"
     write_report(RESULT, target)
     assert target.read_text(encoding="utf-8") == render(RESULT)
+    page_module._template.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependency, match=r"^the student's page needs jinja2: run `pip install jinja2`$"):
         write_report(RESULT, tmp_path / "other.html")

@@ -346,7 +346,7 @@ def test_another_user_needs_root_and_a_closed_judge(tmp_path: Path, monkeypatch:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("autograder.isolation.backends.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(backends, "LOCKS", tmp_path)
     return tmp_path
 
 

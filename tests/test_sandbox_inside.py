@@ -287,6 +287,85 @@ def test_an_optimizer_is_made_without_the_compiler() -> None:
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
+def after_import(code: str) -> str:
+    """Return what a process prints that has imported torch as a sandbox does."""
+    import subprocess
+
+    start = "import sys; from autograder.sandboxed import quick; quick.import_torch(); import torch\n"
+    root = Path(quick.__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_only_compilers_need_comes_when_it_is_asked_for() -> None:
+    code = (
+        "here = lambda: 'torch._refs' in sys.modules\n"
+        "a = here(), torch.ones(2).softmax(0).tolist()\n"
+        "b = torch.vmap(lambda x: x.softmax(-1))(torch.ones(2, 2)).sum().item(), here()\n"
+        "print(a, b, torch._prims.__name__, torch._refs.__spec__.loader is not None)"
+    )
+    assert after_import(code) == "(False, [0.5, 0.5]) (2.0, True) torch._prims True\n"
+
+
+def test_the_first_further_part_of_torch_brings_all_with_it_and_one_that_is_not_there_does_not() -> None:
+    code = (
+        "import importlib.util\n"
+        "print(importlib.util.find_spec('torch.nothing'), 'torch._prims' in sys.modules)\n"
+        "import torch.utils._content_store as store\n"
+        "print(store.__name__, 'torch._prims' in sys.modules)"
+    )
+    assert after_import(code) == "None False\ntorch.utils._content_store True\n"
+
+
+def test_optimizers_and_checkpoints_do_without_the_rest() -> None:
+    code = (
+        "import io; quick.skip_compiler(); x = torch.nn.Parameter(torch.ones(2)); x.grad = torch.ones(2)\n"
+        "from optimizer import AdamW; AdamW([x]).step(); file = io.BytesIO()\n"
+        "torch.save(x, file); file.seek(0); torch.load(file)\n"
+        "torch.nn.Linear(2, 2)(x).sum().backward(); print('torch._prims' in sys.modules)"
+    )
+    assert after_import(code) == "False\n"
+
+
+def test_the_device_without_data_works_after_the_rest_was_imported() -> None:
+    code = (
+        "quick.import_rest(); x = torch.empty(1, 1, 3, 3, device='meta')\n"
+        "print(torch.nn.functional.scaled_dot_product_attention(x, x, x).device)"
+    )
+    assert after_import(code) == "meta\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('torch.empty(2, device="meta")', True),
+        ("x.to('meta')", True),
+        ('torch.device("meta:0")', True),
+        ("nn.utils.skip_init(nn.Linear, 2, 2)", True),
+        ('metadata = {"metadata": 1}', False),
+        ("# meta", False),
+    ],
+)
+def test_a_file_that_names_the_device_without_data_is_found(source: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "llama.py").write_text(f"import torch\n{source}\n")
+    assert quick.needs_rest(tmp_path.glob("*.py")) is expected
+
+
+def test_a_module_that_torch_needs_after_all_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = quick._Absent("wave")
+    monkeypatch.setitem(sys.modules, "wave", absent)
+    assert not hasattr(absent, "__file__")
+    assert sys.modules["wave"] is absent
+    assert absent.open is sys.modules["wave"].open
+    assert sys.modules["wave"] is not absent
+
+
+def test_a_seed_gives_the_same_numbers_though_no_other_device_is_told() -> None:
+    code = "a = torch.manual_seed(3) and torch.rand(3); quick.forget_seeds(); torch.manual_seed(3)\n"
+    assert after_import(code + "print(torch.equal(a, torch.rand(3)))") == "True\n"
+
+
 # --- cleaning up ---
 
 

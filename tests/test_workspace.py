@@ -73,3 +73,13 @@ def test_given_files_come_compiled_and_are_what_their_source_says(submission: Pa
     names: dict[str, object] = {}
     exec(marshal.loads(cached[16:]), names)
     assert issubclass(names["UsageError"], names["MinLlamaError"])  # type: ignore[arg-type]
+
+
+def test_what_a_submissions_modules_were_compiled_to_lies_where_python_looks(submission: Path, tmp_path: Path) -> None:
+    target = tmp_path / "workspace"
+    target.mkdir()
+    caches = {"llama.py": b"whatever it is", "torch.py": b"left out with its file", "gone.py": b"no such file"}
+    build_workspace(submission, read_edition("minllama"), {"torch"}, target, caches)
+    written = {path.name.partition(".")[0]: path.read_bytes() for path in (target / "__pycache__").iterdir()}
+    assert written["llama"] == b"whatever it is"
+    assert not {"torch", "gone", "lora"} & set(written)

@@ -3,7 +3,7 @@
 `take_in` starts this module as a process of its own (`python -m autograder.intake.reader`), with limits on memory, time
 and what it writes: archives and source of strangers can be made to exhaust whoever reads them. The process imports
 neither torch nor anything else outside the standard library. It reads a request from its standard input, and writes a
-line `ready` and one JSON document.
+line `ready`, a JSON document, and another one with the compiled files, which may fail.
 """
 
 import hashlib
@@ -19,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from autograder.intake.compiled import compile_files, read_caches
 from autograder.intake.static import StaticRules, analyse
 from autograder.result import Finding, Severity
 from errors import MinLlamaError, SubmissionError, UsageError
@@ -49,6 +50,7 @@ class Intake:
 
     `files` are the names in the folder that it was unpacked to. Where it is not `readable` there are none, and the
     findings say why. `sha256` is that of the zip; of a folder, that of the sorted names and contents of its files.
+    `caches` are what Python makes of the submission's own modules, for the sandbox alone to read.
     """
 
     student_id: str
@@ -56,6 +58,7 @@ class Intake:
     files: tuple[str, ...]
     findings: tuple[Finding, ...]
     readable: bool
+    caches: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
 
 # --- The grader's side ------------------------------------------------------------------------------------------------
@@ -73,6 +76,8 @@ def take_in(
     Raises MinLlamaError for what is wrong on our side: no such submission, one that may not be read, a target that
     cannot be written. Everything that is wrong with the submission is a finding.
     """
+    from autograder.workspace import given_files  # the process that reads a submission needs none of it
+
     if student_id is not None:
         check_student_id(student_id)
     submission, target = Path(submission).absolute(), Path(target).absolute()
@@ -87,6 +92,7 @@ def take_in(
             "imports": edition.static.imports,
             "forbidden": [(name, entry.why) for entry in edition.static.forbidden for name in entry.names],
             "modules": sorted(modules),
+            "given": given_files(edition) if edition.files.pristine == "always" else [],
             "memory": _MEMORY,
             "seconds": _CPU_SECONDS,
         },
@@ -103,6 +109,7 @@ def take_in(
         files=answer["files"],
         findings=answer["findings"],
         readable=bool(answer["files"]),
+        caches=answer.get("caches", {}),
     )
 
 
@@ -157,15 +164,17 @@ def _answer_of_reader(request: dict[str, Any], target: Path) -> dict[str, Any] |
         finally:
             process.kill()
             process.wait()
-        output, complaint = _head(told, _MAX_ANSWER + 1), _head(complaints, 2000)
+        output, complaint = _head(told, 2 * _MAX_ANSWER), _head(complaints, 2000)
     if not output.startswith(_READY):
         reason = complaint.decode(errors="replace").strip().rpartition("\n")[2] or f"status {status}"
         raise MinLlamaError(f"the reader of submissions does not start: {shown(reason, 500)}")
-    if status == -signal.SIGXCPU:
+    document, is_complete, caches = output.removeprefix(_READY).partition(b"\n")
+    if status == -signal.SIGXCPU and not is_complete:
         return "it takes too long"
-    if status:
+    if status and not is_complete:
         return f"its reader ended with status {status}"
-    return _parsed(output.removeprefix(_READY), target)
+    answer = _parsed(document, target)
+    return answer if isinstance(answer, str) else answer | {"caches": read_caches(caches, answer["files"])}
 
 
 def _head(file: IO[bytes], size: int) -> bytes:
@@ -344,8 +353,8 @@ def _limit(memory: int, seconds: int, largest_file: int) -> None:
         resource.setrlimit(kind, (soft, hard) if fits else (min(soft, ceiling), min(hard, ceiling)))
 
 
-def _examine(request: dict[str, Any]) -> dict[str, Any]:
-    """Do what the request asks; raises MinLlamaError for a fault that is ours."""
+def _examine(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return what was found and the files that were unpacked; raises MinLlamaError for a fault that is ours."""
     path, target = Path(request["submission"]), Path(request["target"])
     rules = _rules(request["rules"])
     folder = _Folder(path) if path.is_dir() else None
@@ -367,7 +376,8 @@ def _examine(request: dict[str, Any]) -> dict[str, Any]:
         tuple(request["imports"]), tuple((rule, why) for rule, why in request["forbidden"]), rules.max_source_bytes
     )
     findings = [*_format_findings(report), *analyse(files, static, request["modules"])]
-    return {"student_id": student_id, "files": list(files), "findings": [asdict(finding) for finding in findings]}
+    told = {"student_id": student_id, "files": list(files), "findings": [asdict(finding) for finding in findings]}
+    return told, files
 
 
 def _rules(data: dict[str, Any]) -> SubmissionRules:
@@ -402,15 +412,18 @@ def main() -> int:
     _limit(request["memory"], request["seconds"], largest)
     sys.stdout.write(_READY.decode())
     sys.stdout.flush()  # from here on, whatever goes wrong is the submission's doing
+    files: dict[str, bytes] = {}
     try:
-        answer = _examine(request)
+        answer, files = _examine(request)
     except MinLlamaError as error:
         answer = {"fault": str(error)}
     except MemoryError:
         answer = {"unsafe": "it needs too much memory"}
     except Exception as error:
         answer = {"unsafe": f"its reader fails ({type(error).__name__})"}
-    json.dump(answer, sys.stdout)
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()  # complete, whatever a compiler makes of the files
+    sys.stdout.write(compile_files(files, request["given"]))
     return 0
 
 

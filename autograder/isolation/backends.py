@@ -37,10 +37,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GRADER = ("autograder/__init__.py", "autograder/sandboxed", "component_checks.py", "submission_rules.py")
 BOOT = (
     "import sys; sys.path.insert(0, {grader!r}); sys.path.append({libraries!r});"
+    " from autograder.sandboxed.quick import import_torch; import_torch();"
     " from autograder.sandboxed.worker import main; main()"
 )
 OPTIONS = ("-s", "-P", "-S", "-B", "-X", "utf8")  # and a clean environment: as -I, but PYTHONHASHSEED counts
 USERS = range(60578, 61184)  # numbers that no distribution gives to anyone
+LOCKS = Path("/tmp")  # whatever TMPDIR says: batches with temporary folders of their own must not choose the same user
 SHARED = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")  # where every user may write
 OLDEST_BWRAP = (0, 8)
 SYSTEM = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
@@ -190,7 +192,7 @@ class User:
 
     def __init__(self) -> None:
         """Take a number. Raises SandboxError if all are taken."""
-        folder = Path(tempfile.gettempdir(), f"minllama-users-{os.getuid()}")
+        folder = LOCKS / f"minllama-users-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.lstat()
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:

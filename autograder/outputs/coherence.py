@@ -5,6 +5,7 @@ prompt. A wrong Llama writes what the right one finds improbable. How much a rig
 checkpoint, see thresholds.py. A wrong Llama whose texts differ little from those of a right one is left to the checks.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ class Cost:
     tokens: int
 
 
+@functools.cache
+def text_reader(weights: Path, causal: bool) -> "TextReader":
+    """Return the reader with these weights, loaded once: a judge of a class asks for it with each submission."""
+    return TextReader(weights, causal)
+
+
 class TextReader:
     """The reference model as a reader of texts that begin with the assignment's fixed prompt.
 
@@ -43,7 +50,7 @@ class TextReader:
         """Load the weights and the tokenizer beside them. Raises CheckpointError or TokenizerError."""
         self.prompt = prompt
         self.causal = causal
-        self._greedy: str | None = None  # it takes seconds, and is asked for with each submission
+        self._greedy: str | None = None  # writing it takes seconds
         self.llama = load_pretrained(weights)
         self.tokenizer = find_tokenizer(weights, self.llama.vocab_size)
         if not causal:

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from autograder.editions import Edition
 from autograder.isolation.sandbox import Reply, Script
-from autograder.outputs.coherence import NEW_TOKENS, TextReader
+from autograder.outputs.coherence import NEW_TOKENS, TextReader, text_reader
 from autograder.outputs.files import (
     MAX_BYTES,
     Expected,
@@ -109,7 +109,7 @@ def rerun(
             f"arguments for a rerun belong to one kind of it, not to {', '.join(kinds) or 'none'}: name one"
         )
     todo = [job for kind in kinds for job in jobs(edition, folder, kind, arguments)]
-    reader = reader or TextReader(weights, edition.causal)
+    reader = reader or text_reader(weights, edition.causal)
     state = _Rerun(sandbox, edition, folder, weights, data, checkpoint, reader, random.Random(seed), say)
     for job in todo:
         with tempfile.TemporaryDirectory(prefix="rerun-") as name:

@@ -6,6 +6,7 @@ The page is one file that loads nothing and runs nothing. It shows only the fiel
 the result, so nothing that a student should not see (the seed, for one) can slip in with a new field.
 """
 
+import functools
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from submission_rules import FILES, SUBMISSION
 from utils import write_text
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).resolve().parent
@@ -106,6 +108,12 @@ def write_report(result: Result, target: Path) -> None:
 
 def render(result: Result) -> str:
     """Return the student's page as HTML. Raises MissingDependency where Jinja2 is not installed."""
+    return _template().render(page_of(result))
+
+
+@functools.cache
+def _template() -> "Template":
+    """Return the page's template, compiled once. Raises MissingDependency where Jinja2 is not installed."""
     try:
         import jinja2
     except ImportError as error:
@@ -119,7 +127,7 @@ def render(result: Result) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["marked"] = _marked
-    return environment.get_template("report.html").render(page_of(result))
+    return environment.get_template("report.html")
 
 
 def page_of(result: Result) -> dict[str, Any]:

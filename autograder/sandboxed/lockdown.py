@@ -198,7 +198,7 @@ def limit_resources(file_bytes: int, processes: int | None) -> None:
 
 def limit_time_and_memory(seconds: float, memory_bytes: int) -> None:
     """Limit the processor time of this process, and its address space to what it has now and `memory_bytes` more."""
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib is not imported here
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib is not imported here
         pages = int(file.read().split()[0])
     limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
     whole = int(seconds) + 1

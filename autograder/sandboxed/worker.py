@@ -26,7 +26,7 @@ from autograder.sandboxed import lockdown, protocol
 from autograder.sandboxed.child import run_request, work_folder
 from autograder.sandboxed.cleaning import empty_folder
 from autograder.sandboxed.protocol import Array
-from autograder.sandboxed.quick import skip_compiler
+from autograder.sandboxed.quick import forget_seeds, import_rest, needs_rest, skip_compiler
 from autograder.sandboxed.settings import Settings
 
 MAX_REQUEST = 1 << 30  # bytes
@@ -43,10 +43,14 @@ def main() -> None:
     os.dup2(2, 1)
     torch.set_num_threads(1)
     skip_compiler()
+    forget_seeds()
+    if needs_rest(Path(settings.workspace).glob("*.py")):
+        import_rest()
     for library in COMMON:
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
     gc.freeze()  # a child's collector need not look through all of that, and copy it by looking
+    gc.enable()
     lockdown.limit_resources(settings.file_bytes, settings.processes if settings.own_user else None)
     lockdown.adopt_orphans()
     lockdown.drop_privileges()
@@ -66,6 +70,8 @@ def _serve(frame: bytes, settings: Settings, judge: int) -> bytes:
     If the judge ends meanwhile, which closes its pipe, so does everything here.
     """
     header, arrays = protocol.decode(frame)
+    if header["kind"] == "script":
+        import_rest()
     log, log_end = os.pipe()
     answer, answer_end = os.pipe()
     started = time.monotonic()
@@ -140,7 +146,8 @@ class _Watch:
         status, idle = "", 0
         while not status:
             now = time.monotonic()
-            ready, _, _ = select.select([judge, *self.pipes], [], [], max(0.0, min(deadline - now, 0.01)))
+            wait = 0.01 if self.pipes else 0.001  # without them its end is near
+            ready, _, _ = select.select([judge, *self.pipes], [], [], max(0.0, min(deadline - now, wait)))
             for pipe in self.pipes.keys() & ready:
                 self._read(pipe)
             if judge in ready:  # it sends nothing during a request: this is the end of the pipe
