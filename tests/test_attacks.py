@@ -73,6 +73,15 @@ def test_no_attack_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
+def test_no_attack_succeeds_where_several_calls_share_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require(usable_backends()["bwrap"])
+    monkeypatch.setenv(driver.SECRET_VARIABLE, "")
+    assert driver.run_attacks("bwrap", tmp_path / "secrets", together=True) == []
+
+
+@pytest.mark.slow
 def test_no_attack_succeeds_where_an_ordinary_user_grades(open_folder: Path) -> None:
     require(needs_root() or usable_backends()["bwrap"])
     done = elsewhere.run_as_nobody(open_folder)

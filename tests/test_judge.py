@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from unittest import mock
@@ -32,7 +32,11 @@ class FakeSandbox:
     """Answers each call as `answer` says, in this process."""
 
     answer: Callable[[Call], Reply] = master
+    together: Callable[[Call], Reply | None] = lambda call: None
     asked: list[str] = field(default_factory=list)
+
+    def call_all(self, calls: Sequence[Call], seconds: float) -> list[Reply | None]:
+        return [self.together(call) for call in calls]
 
     def call(self, call: Call) -> Reply:
         self.asked.append(call.name)
@@ -63,6 +67,26 @@ def test_the_master_passes_everything_and_gets_all_points(minllama: Edition) -> 
     assert {result.status for result in results} == {"pass"}
     assert sum(result.points for result in results) == sum(result.max_points for result in results) == 100
     assert {result.output for result in results} == {"hello"}
+
+
+def test_what_is_right_in_company_is_not_asked_for_again(minllama: Edition) -> None:
+    sandbox = FakeSandbox(together=master)
+    assert set(statuses(sandbox, minllama).values()) == {"pass"}
+    assert sandbox.asked == []
+
+
+def test_what_is_wrong_in_company_or_has_no_reply_is_judged_alone(minllama: Edition) -> None:
+    wrong = with_misconception("rope.halves")
+    sandbox = FakeSandbox(together=lambda call: wrong(call) if call.name != "swiglu" else None)
+    assert set(statuses(sandbox, minllama).values()) == {"pass"}
+    assert {"rope", "hidden_states"} <= set(sandbox.asked) and "rms_norm" not in sandbox.asked
+
+
+def test_a_round_in_company_that_fails_costs_nothing(minllama: Edition) -> None:
+    def broken(call: Call) -> Reply:
+        raise GraderError("the sandbox does not start")
+
+    assert set(statuses(FakeSandbox(together=broken), minllama).values()) == {"pass"}
 
 
 def test_one_mistake_fails_its_own_checks_is_named_and_what_builds_on_it_is_skipped(minllama: Edition) -> None:

@@ -79,6 +79,39 @@ def test_a_call_brings_tensors_back(submission: Submission) -> None:
     assert 0.0 < reply.seconds < 20.0
 
 
+def together(submission: Submission, line: str, seconds: float = 20.0) -> list[str]:
+    """Return how each of three calls in one process ended; the line runs in each."""
+    submission.write("llama.py", NORM.replace("LINE", line))
+    replies = submission.box.call_all([Call("rms_norm", make_case(), 20.0)] * 3, seconds)
+    for reply in replies:
+        if reply:
+            output = reply.outputs["forward(x)"]
+            assert reply.status == "ok" and isinstance(output, torch.Tensor)
+            torch.testing.assert_close(output, expected(make_case()))
+    return ["ok" if reply else "none" for reply in replies]
+
+
+def test_calls_in_one_process_each_have_a_reply(submission: Submission) -> None:
+    assert together(submission, "pass") == ["ok"] * 3
+    assert submission.box.call_all([], 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "ended"),
+    [
+        ("global count; count = globals().get('count', 0) + 1; assert count != 2", ["ok", "none", "ok"]),
+        ("global first; r = torch.rand(1); first = globals().get('first', r); assert first == r", ["ok"] * 3),
+        ("print('hello')", ["none"] * 3),
+        ("import os; os._exit(0)", ["none"] * 3),
+        ("import time; time.sleep(60)", ["none"] * 3),
+    ],
+    ids=["an error in the second", "random numbers", "printing", "an early end", "a wait"],
+)
+def test_calls_in_one_process_share_its_fate(submission: Submission, line: str, ended: list[str]) -> None:
+    assert together(submission, line, 2.0) == ended
+    assert submission.norm().status == "ok"  # alone, and after all of that
+
+
 def test_an_error_says_where_it_arose(submission: Submission) -> None:
     failure = submission.norm("raise ValueError('no')").failure
     assert failure is not None

@@ -127,16 +127,26 @@ def prepare(check: HiddenCheck, seed: bytes, course: Course) -> Prepared:
 
 def compare(check: HiddenCheck, prepared: Prepared, outputs: Answer) -> Verdict:
     """Compare a submission's raw outputs with what is expected, and name the misconceptions that they equal."""
-    wrong = malformed_outputs(prepared.raw, outputs)
-    if not wrong:
-        tensors = tensors_of(prepared.raw, outputs)
-        wrong = _differences(check, prepared, measured(check, prepared.case, tensors))
+    wrong = _wrong(check, prepared, outputs)
     if not wrong:
         return Verdict(True)
     called = what_was_called(check.called, prepared.case)
     more = [f"and {len(wrong) - MAX_LINES} more"] if len(wrong) > MAX_LINES else []
     details = (*called, *wrong[1:MAX_LINES], *more)
     return Verdict(False, wrong[0], details, _misconceptions(check, prepared, outputs))
+
+
+def equals(check: HiddenCheck, prepared: Prepared, outputs: Answer) -> bool:
+    """Return whether a submission's raw outputs are what is expected."""
+    return not _wrong(check, prepared, outputs)
+
+
+def _wrong(check: HiddenCheck, prepared: Prepared, outputs: Answer) -> list[str]:
+    """Say what is wrong with raw outputs."""
+    if wrong := malformed_outputs(prepared.raw, outputs):
+        return wrong
+    tensors = tensors_of(prepared.raw, outputs)
+    return _differences(check, prepared, measured(check, prepared.case, tensors))
 
 
 def malformed_outputs(raw: Outputs, outputs: Answer) -> list[str]:

@@ -149,30 +149,29 @@ class Sandbox:
 
     def call(self, call: Call) -> Reply:
         """Call one function of the submission. Raises GraderError if the sandbox itself fails."""
-        from autograder.sandboxed.calls import CALLS
-        from autograder.sandboxed.tensors import to_array
+        return self._ask([call], call.seconds, call.max_bytes)
 
-        if call.name not in CALLS:
-            raise GraderError(f"no call is named '{call.name}': choose from {', '.join(CALLS)}")
-        groups = {"inputs": call.case.inputs, "weights": call.case.weights}
-        arrays = {
-            f"{group}/{name}": to_array(tensor) for group, tensors in groups.items() for name, tensor in tensors.items()
-        }
-        header = {
-            "kind": "call",
-            "name": call.name,
-            "settings": call.case.settings,
-            "seconds": call.seconds,
-            "patience": PATIENCE * call.seconds,
-            "max_bytes": call.max_bytes,
-        }
+    def call_all(self, calls: Sequence[Call], seconds: float) -> list[Reply | None]:
+        """Make calls in one process, one after the other: much faster than each in its own, but they share its fate.
+
+        There is a reply only to a call that came to its end in silence; to none if the process printed anything, or did
+        not end in `seconds`. Who needs to know more makes the call again, alone. Raises GraderError as `call` does.
+        """
+        reply = self._ask(calls, seconds, sum(call.max_bytes + ROOM for call in calls)) if len(calls) > 1 else None
+        if reply is None or reply.status != "ok" or reply.printed:
+            return [None] * len(calls)
+        return [_part(reply.outputs.get(str(i))) for i in range(len(calls))]
+
+    def _ask(self, calls: Sequence[Call], seconds: float, max_bytes: int) -> Reply:
+        """Have one process make calls, and return what it answers."""
         try:
-            frame = protocol.encode(header, arrays)
+            frame = _request(calls, seconds, max_bytes)
         except TypeError as error:
-            raise GraderError(f"the case of {call.name} cannot be sent: its settings are no plain data") from error
+            names = ", ".join(call.name for call in calls)
+            raise GraderError(f"the case of {names} cannot be sent: its settings are no plain data") from error
         if self._worker is None:
             self._worker = _Worker(self._backend, self._calls)
-        reply = self._worker.ask(frame, PATIENCE * call.seconds, call.max_bytes)
+        reply = self._worker.ask(frame, PATIENCE * seconds, max_bytes)
         self.description = self._worker.description
         if not self._worker.is_sound:
             self.close()
@@ -325,6 +324,41 @@ class _Worker:
                     pipe.close()
         self._errors.close()
         self._place.close()
+
+
+def _request(calls: Sequence[Call], seconds: float, max_bytes: int) -> bytes:
+    """Return the frame that asks for calls. Raises TypeError for settings that are no plain data, and GraderError."""
+    from autograder.sandboxed.calls import CALLS
+    from autograder.sandboxed.tensors import to_array
+
+    arrays: dict[str, Array] = {}
+    told = []
+    for i, call in enumerate(calls):
+        if call.name not in CALLS:
+            raise GraderError(f"no call is named '{call.name}': choose from {', '.join(CALLS)}")
+        groups = {"inputs": call.case.inputs, "weights": call.case.weights}
+        for group, tensors in groups.items():
+            arrays |= {f"{i}/{group}/{name}": to_array(tensor) for name, tensor in tensors.items()}
+        told.append({"name": call.name, "settings": call.case.settings, "max_bytes": call.max_bytes})
+    header = {
+        "kind": "calls",
+        "calls": told,
+        "seconds": seconds,
+        "patience": PATIENCE * seconds,
+        "max_bytes": max_bytes,
+    }
+    return protocol.encode(header, arrays)
+
+
+def _part(answer: "torch.Tensor | str | None") -> Reply | None:
+    """Return the reply to one of several calls, if it was made in full and makes sense."""
+    if answer is None or isinstance(answer, str):
+        return None
+    try:
+        reply = _understood(*protocol.decode(answer.numpy().tobytes()), {}, {})
+    except (ProtocolError, TypeError):
+        return None
+    return reply if reply.status == "ok" else None
 
 
 def _data(array: Array | None) -> bytes:

@@ -38,7 +38,7 @@ def run_request(header: dict[str, Any], arrays: dict[str, Array], settings: Sett
     status = 1
     try:
         _settle(settings, log, answer, header)
-        frame = _script(header, settings) if header["kind"] == "script" else _call(header, arrays, settings)
+        frame = _script(header, settings) if header["kind"] == "script" else _calls(header, arrays, settings)
         with contextlib.suppress(Exception):  # they may be anything by now
             sys.stdout.flush()
             sys.stderr.flush()
@@ -49,7 +49,7 @@ def run_request(header: dict[str, Any], arrays: dict[str, Array], settings: Sett
 
 
 def _settle(settings: Settings, log: int, answer: int, header: Mapping[str, Any]) -> None:
-    """Keep three descriptors and the answer's, lower the limits, and start from the same random numbers each time."""
+    """Keep three descriptors and the answer's, and lower the limits."""
     os.setsid()
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -60,16 +60,34 @@ def _settle(settings: Settings, log: int, answer: int, header: Mapping[str, Any]
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     lockdown.limit_time_and_memory(header["seconds"], settings.memory_bytes)
     sys.argv = [""]
+
+
+def _same_random_numbers() -> None:
+    """Start from the same random numbers, as each call does."""
     random.seed(0)
     torch.manual_seed(0)
     if "numpy" in sys.modules:
         importlib.import_module("numpy.random").seed(0)
 
 
-def _call(header: Mapping[str, Any], arrays: Mapping[str, Array], settings: Settings) -> bytes:
-    """Call one function on its case and return the frame that answers."""
+def _calls(header: Mapping[str, Any], arrays: Mapping[str, Array], settings: Settings) -> bytes:
+    """Make calls one after the other; return the frame that answers one, or a frame that holds those of several."""
     os.chdir(settings.workspace)
     sys.path.append(settings.workspace)
+    frames = []
+    for i, call in enumerate(header["calls"]):
+        _same_random_numbers()
+        start = f"{i}/"
+        own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+        frames.append(_call(call, own, settings))
+    if len(frames) == 1:
+        return frames[0]
+    packed = {str(i): Array("uint8", (len(frame),), frame) for i, frame in enumerate(frames)}
+    return protocol.encode({"status": "ok"}, packed)
+
+
+def _call(header: Mapping[str, Any], arrays: Mapping[str, Array], settings: Settings) -> bytes:
+    """Call one function on its case and return the frame that answers."""
     try:
         outputs = CALLS[header["name"]](_case(header, arrays))
         packed, others = tensors.pack(outputs, header["max_bytes"])
@@ -89,6 +107,7 @@ def _case(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Case:
 
 def _script(header: Mapping[str, Any], settings: Settings) -> bytes:
     """Run a program of the submission in a copy of its folder and return the frame that answers."""
+    _same_random_numbers()
     folder = prepare_folder(settings, header["files_in"])
     os.chdir(folder)
     sys.path.append(str(folder))
