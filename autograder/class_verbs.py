@@ -15,7 +15,10 @@ from autograder.options import Verbs, edition_option, grading_options, positive,
 
 if TYPE_CHECKING:
     from autograder.batch.folder import ClassFolder
+    from autograder.editions import Edition
 
+# What the verb gradebook writes into OUT; canvas.csv only for a class with a roster and a column of Canvas.
+TABLES = ("grades.csv", "canvas.csv", "unmatched.csv", "review.toml", "feedback.zip", "index.html")
 LAYOUTS = ("plain", "canvas", "gradescope")
 
 
@@ -35,7 +38,7 @@ def _class_options(parser: argparse.ArgumentParser) -> None:
         dest="class_file",
         type=Path,
         metavar="FILE",
-        help="due date, roster, extensions, groups; default: class.toml in OUT, if it is there",
+        help="due date, roster, extensions, groups; remembered in OUT; at first: class.toml there, if there is one",
     )
 
 
@@ -65,7 +68,9 @@ def _batch(args: argparse.Namespace) -> int:
     from autograder.editions import read_edition
     from autograder.gradebook.book import check_class
 
-    check_class(args.out, args.class_file, read_edition(args.edition))  # now, rather than after hours
+    edition = read_edition(args.edition)
+    check_class(args.out, args.class_file, edition)  # now, rather than after hours
+    print(class_sentence(args.out, args.class_file, edition))
     options = BatchOptions(
         jobs=args.jobs,
         dask=args.dask,
@@ -78,6 +83,16 @@ def _batch(args: argparse.Namespace) -> int:
         rerun_arguments=tuple(args.rerun_arguments),
     )
     return run_batch(args.folder, args.edition, args.out, options, lambda folder: write_tables(folder, args.class_file))
+
+
+def class_sentence(out: Path, class_file: Path | None, edition: "Edition") -> str:
+    """Return which class file is used, as a sentence: grades depend on it. Raises UsageError if it is gone."""
+    from autograder.gradebook.course import find_class
+
+    if path := find_class(class_file, out):
+        return f"class: {path}"
+    late = f"; edition {edition.name} takes something off for lateness, but no due date is known"
+    return f"class: no file, so no due date and no roster{late if edition.late.costs else ''}"
 
 
 def write_tables(folder: "ClassFolder", class_file: Path | None = None) -> None:
@@ -101,16 +116,18 @@ def _add_gradebook(verbs: Verbs) -> None:
 def _gradebook(args: argparse.Namespace) -> int:
     from autograder.batch.folder import ClassFolder
     from autograder.dashboard.make import write_dashboard
+    from autograder.editions import read_edition
     from autograder.gradebook.book import make_gradebook
 
     folder = ClassFolder(args.out)
+    print(class_sentence(args.out, args.class_file, read_edition(folder.read_entries()[1])))
     if args.anonymous:
         grades = make_gradebook(folder, args.class_file, anonymous=True)
         write_dashboard(ClassFolder(args.out / "anonymous"), grades, private=False)
         print(f"wrote grades.csv and index.html into {args.out / 'anonymous'}")
         return 0
     write_tables(folder, args.class_file)
-    print(f"wrote {args.out / 'grades.csv'}, canvas.csv, review.toml, feedback.zip and index.html")
+    print(f"wrote into {args.out}: {', '.join(name for name in TABLES if (args.out / name).exists())}")
     return 0
 
 
@@ -148,8 +165,10 @@ def _similarity(args: argparse.Namespace) -> int:
     from autograder.similarity.run import run_similarity
 
     status = run_similarity(args.folder, args.out, read_edition(args.edition), args.archive, args.most)
+    folder = ClassFolder(args.out)
     if (args.out / "class.json").exists():  # the dashboard shows the pairs
-        write_tables(ClassFolder(args.out), args.class_file)
+        print(class_sentence(args.out, args.class_file, read_edition(folder.read_entries()[1])))
+        write_tables(folder, args.class_file)
     return status
 
 

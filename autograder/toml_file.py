@@ -6,11 +6,14 @@ edition = validated(Edition, read_toml(path), path)
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Table(BaseModel):
@@ -25,11 +28,17 @@ Schema = TypeVar("Schema", bound=Table)
 def read_toml(path: Path) -> dict[str, Any]:
     """Return what a file says. Raises UsageError, with the line, if it is no TOML, or cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+        return parsed_toml(path.read_bytes(), path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parsed_toml(content: bytes, path: Path) -> dict[str, Any]:
+    """Return what the bytes of a file say. Raises UsageError, with the line, if they are no TOML."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}") from error
 
 
 def validated(schema: type[Schema], content: Mapping[str, Any], path: Path) -> Schema:
@@ -37,8 +46,22 @@ def validated(schema: type[Schema], content: Mapping[str, Any], path: Path) -> S
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(f"{_key(problem['loc'])}: {problem['msg']}" for problem in error.errors())
+        problems = "; ".join(f"{_key(one['loc'])}: {one['msg']}{_mend(one)}" for one in error.errors())
         raise UsageError(f"{path}: {problems}") from error
+
+
+def _mend(problem: "ErrorDetails") -> str:
+    """Return what to do about the mistakes that people make often."""
+    kind, value, name = problem["type"], problem["input"], problem["loc"][-1] if problem["loc"] else ""
+    if "datetime" in kind or kind == "timezone_aware":
+        if isinstance(value, dict):
+            return f': put quotes around a name with a dot in it: "{name}.{next(iter(value), "")}" = ...'
+        return ": write day, time and offset, without quotes, such as 2026-11-20T23:59:00-08:00"
+    if kind == "tuple_type" and isinstance(value, dict):
+        return f": write [[{name}]], in two pairs of brackets"
+    if kind == "string_type" and isinstance(value, int | float):
+        return f': put quotes around it: "{value}"'
+    return ""
 
 
 def _key(location: tuple[int | str, ...]) -> str:

@@ -103,10 +103,11 @@ class SmallClass:
         """Return the content of review.toml."""
         return (self.out / "review.toml").read_text(encoding="utf-8")
 
-    def decide(self, decision: str, reason: str = "", question: str = "") -> None:
+    def decide(self, decision: str, reason: str = "", question: str = "", points: float | None = None) -> None:
         """Write a decision about the question that holds this text, as a TA does with an editor."""
         blocks = self.review().split("\n\n")
         (index,) = [number for number, block in enumerate(blocks) if "decision = " in block and question in block]
-        block = blocks[index].replace('decision = ""', f'decision = "{decision}"')
+        more = "" if points is None else f"\npoints = {points}"
+        block = blocks[index].replace('decision = ""', f'decision = "{decision}"{more}')
         blocks[index] = block.replace('reason = ""', f'reason = "{reason}"')
         (self.out / "review.toml").write_text("\n\n".join(blocks), encoding="utf-8")

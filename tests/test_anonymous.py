@@ -46,6 +46,8 @@ def test_nothing_names_anybody(school: SmallClass) -> None:
     assert "[...]-report.pdf is too long" in text
     assert "due 1 day later: extension of 1" in text
     assert "overridden: B in place of A-" in text
+    assert "steps" not in school.table("anonymous/grades.csv")[0], "no free text"
+    assert "open items" not in school.table("anonymous/grades.csv")[0]
     assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
 
 

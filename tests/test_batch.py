@@ -16,7 +16,7 @@ import pytest
 from autograder.batch import judging, progress, run
 from autograder.batch.folder import ClassFolder
 from autograder.batch.grading import answer
-from autograder.batch.journal import read_journal
+from autograder.batch.journal import current_rows, read_journal
 from autograder.batch.judging import Judged, Task, judge_entry
 from autograder.batch.records import Row
 from autograder.batch.workers import Workers
@@ -154,6 +154,15 @@ def test_the_files_of_an_older_result_do_not_stay(school: Path, tmp_path: Path) 
     assert not folder.exists()
 
 
+def test_what_a_killed_batch_has_left_half_written_does_not_stay(school: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    grade_class(school, out)
+    torn = out / rows(out)["ann.zip"].folder / ".report.html.x1y2.tmp"
+    torn.write_text("<p>go", encoding="utf-8")
+    grade_class(school, out, regrade=("ann.zip",))
+    assert not torn.exists()
+
+
 @pytest.mark.parametrize(
     "changes", [{"seed": "another"}, {"rerun_arguments": ("--lr", "1")}, {"data": ROOT / "tests" / "original_style"}]
 )
@@ -188,6 +197,74 @@ def test_regrade_names_a_submission_a_student_or_a_check(
 def test_regrade_refuses_a_name_that_nobody_has(school: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--regrade zoe: no submission, student or check of this class is called so"):
         grade_class(school, tmp_path / "out", regrade=("zoe",))
+
+
+# --- which rows are of what is there now ---
+
+
+def current(out: Path) -> dict[str, str]:
+    return {
+        name: row.summary.letter if row.summary else row.status for name, row in current_rows(ClassFolder(out)).items()
+    }
+
+
+def stop_before_any_is_graded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "Threads", lambda place, jobs: Idle())
+    monkeypatch.setattr(run, "wait", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [
+        ("nothing", {"ann.zip", "ben.zip", "cem.zip"}),
+        ("it was handed in again", {"ben.zip", "cem.zip"}),
+        ("it was taken away", {"ben.zip", "cem.zip"}),
+        ("all are graded otherwise", set()),
+        ("it is asked for again", {"ann.zip", "ben.zip", "cem.zip"}),
+    ],
+)
+def test_an_old_row_counts_until_its_submission_is_another(
+    school: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, left: set[str]
+) -> None:
+    out, changes = tmp_path / "out", dict[str, Any]()
+    grade_class(school, out)
+    assert current(out) == {"ann.zip": "A", "ben.zip": "A", "cem.zip": "unreadable"}
+    stop_before_any_is_graded(monkeypatch)
+    if what == "it was handed in again":
+        write_class(school, {"ann.zip": "fail", "new.zip": "good"})
+    elif what == "it was taken away":
+        (school / "ann.zip").unlink()
+    elif what == "all are graded otherwise":
+        changes = {"seed": "another"}
+    elif what == "it is asked for again":
+        changes = {"regrade": ("ann.zip",)}
+    grade_class(school, out, **changes)
+    assert set(current(out)) == left
+    assert "ann.zip" in rows(out)
+
+
+def test_the_new_row_counts_as_soon_as_it_is_there(school: Path, tmp_path: Path) -> None:
+    grade_class(school, tmp_path / "out")
+    write_class(school, {"cem.zip": "good"})
+    grade_class(school, tmp_path / "out")
+    assert current(tmp_path / "out")["cem.zip"] == "A"
+
+
+def test_what_changes_while_it_waits_is_no_grade(
+    school: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graded: list[str]
+) -> None:
+    def changing(task: Task, asked: int) -> bool:
+        write_class(school, {"ben.zip": "good"})
+        return False
+
+    monkeypatch.setattr(run, "Threads", lambda place, jobs: Stub(changing))
+    assert grade_class(school, tmp_path / "out") == run.UNGRADED
+    assert current(tmp_path / "out")["ben.zip"] == "ungraded"
+    assert grade_class(school, tmp_path / "out") == 0
+    assert graded == ["ann.zip", "cem.zip", "ben.zip"]
 
 
 # --- what goes wrong with the class as a whole ---
@@ -312,6 +389,16 @@ class Stub(Workers):
 
     def stop(self, running: Any) -> None:
         self.is_stopped = True
+
+
+class Idle(Stub):
+    """Workers who never come to anything."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda task, asked: False)
+
+    def submit(self, task: Task) -> "Future[Judged]":
+        return Future()
 
 
 def test_a_task_whose_worker_is_lost_is_handed_out_once_more(

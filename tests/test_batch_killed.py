@@ -25,10 +25,10 @@ def start(folder: Path, out: Path, jobs: int = 2) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, start_new_session=True)
 
 
-def wait_for_rows(out: Path, count: int) -> None:
-    """Wait until so many submissions are done."""
+def wait_for_rows(out: Path, count: int, batch: "subprocess.Popen[bytes]") -> None:
+    """Wait until so many submissions are done, or the batch has ended."""
     deadline = time.monotonic() + 60
-    while len(read_journal(out / "journal.jsonl")) < count and time.monotonic() < deadline:
+    while len(read_journal(out / "journal.jsonl")) < count and batch.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
@@ -55,7 +55,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
     words = {f"s{number}.zip": "good" for number in range(3)} | {f"t{number}.zip": "hang" for number in range(3)}
     folder, out = write_class(tmp_path / "class", words), tmp_path / "out"
     with start(folder, out) as batch:
-        wait_for_rows(out, 3)
+        wait_for_rows(out, 3, batch)
         family = descendants(batch.pid)
         batch.send_signal(signal.SIGINT)
         _, said = batch.communicate(timeout=30)
@@ -71,7 +71,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
 def test_two_batches_into_one_folder_are_refused(tmp_path: Path) -> None:
     folder, out = write_class(tmp_path / "class", {"a.zip": "good", "b.zip": "hang"}), tmp_path / "out"
     with start(folder, out) as first:
-        wait_for_rows(out, 1)
+        wait_for_rows(out, 1, first)
         with start(folder, out) as second:
             _, said = second.communicate(timeout=60)
         first.kill()
@@ -88,7 +88,9 @@ def test_killed_at_any_moment_it_comes_to_the_same_in_the_end(tmp_path: Path) ->
     moments, out, kills = random.Random(1), tmp_path / "killed", 0
     while kills < 20:
         with start(folder, out) as batch:
-            time.sleep(moments.uniform(0.3, 2.5))
+            if kills % 2:  # while it writes, else while it starts
+                wait_for_rows(out, len(read_journal(out / "journal.jsonl")) + 1, batch)
+            time.sleep(moments.uniform(0.0, 0.3 if kills % 2 else 0.6))
             family = descendants(batch.pid)
             batch.kill()
         kills += 1

@@ -9,6 +9,7 @@ import pytest
 from autograder.__main__ import build_parser, main
 from autograder.isolation.sandbox import usable_backends
 from autograder.options import positive
+from tests.small_class import CANVAS, SmallClass
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
@@ -84,3 +85,34 @@ def test_similarity_joins_the_dashboard_and_diff_finds_no_change(
     capsys.readouterr()
     assert main(["diff", str(out), str(out)]) == 0
     assert "no grade changes" in capsys.readouterr().out
+
+
+def test_gradebook_remembers_the_class_file_and_says_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    school = SmallClass(tmp_path)
+    school.add("ada1.zip")
+    school.write()
+    out = str(school.out)
+    assert main(["gradebook", out]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "class: no file, so no due date and no roster",
+        f"wrote into {out}: grades.csv, unmatched.csv, review.toml, feedback.zip, index.html",
+    ]
+    school.says(CANVAS)
+    for command in (["gradebook", out, "--class", str(school.class_file)], ["gradebook", out]):
+        assert main(command) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"class: {school.class_file}",
+            f"wrote into {out}: grades.csv, canvas.csv, unmatched.csv, review.toml, feedback.zip, index.html",
+        ]
+    assert main(["gradebook", out, "--anonymous"]) == 0
+    assert f"class: {school.class_file}" in capsys.readouterr().out
+
+
+def test_lateness_that_nobody_can_count_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    school = SmallClass(tmp_path)
+    school.late("a_day = 10")
+    school.write()
+    assert main(["gradebook", str(school.out)]) == 0
+    assert "takes something off for lateness, but no due date is known" in capsys.readouterr().out

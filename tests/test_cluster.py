@@ -176,10 +176,13 @@ def test_a_worker_that_dies_costs_nothing(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_dies_leaves_what_is_done(tmp_path: Path, start: Start) -> None:
+def test_a_scheduler_that_dies_leaves_what_is_done(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, out = tmp_path / "scheduler.json", tmp_path / "out"
     folder = write_class(tmp_path / "class", {f"s{number:02}.zip": "sleep 0.2" for number in range(40)})
     processes = small_cluster(start, file)
+    monkeypatch.setattr(cluster, "ANSWER", 3.0)  # nobody will
 
     def kill_all() -> None:
         wait_until(lambda: len(read_journal(out / "journal.jsonl")) >= 4)

@@ -60,6 +60,15 @@ def test_without_a_file_nothing_is_known(tmp_path: Path) -> None:
     ("was", "now", "complaint"),
     [
         ("due =", "dew =", "dew: Extra inputs are not permitted"),
+        ("curie =", "jo.doe =", 'put quotes around a name with a dot in it: "jo.doe" = ...'),
+        ("due = 2026-11-20T23:59:00-08:00", "due = 2026-11-20", "due: Input should be a valid datetime: write day, "),
+        ("00-08:00", "00", "Input should have timezone info: write day, time and offset, without quotes, such as 2026"),
+        (
+            'student = "ada1"',
+            "student = 123",
+            "extensions.1.student: Input should be a valid string: put quotes around",
+        ),
+        ("[[extensions]]", "[extensions]", "extensions: Input should be a valid tuple: write [[extensions]], in two"),
         ("00-08:00", "00", "due: Input should have timezone info"),
         ("due = 2026-11-20T23:59:00-08:00", "due = 5", "due: Input should be a valid datetime"),
         ("days = 3", "days = -1", "extensions.1.days: Input should be greater than 0"),
@@ -164,6 +173,9 @@ def test_lateness_has_to_reach_what_is_entered(kind: str, enter: str, mend: str,
     [
         (b"Name,Mail\nAda,x\n", "roster.csv:1: the columns are Name, Mail"),
         (b"", "roster.csv:1: the columns are none"),
+        (b"Student;ID\nAda;1\n", "the columns are Student;ID: separate them by commas: in Excel, save it as CSV UTF-8"),
+        (b"Student,ID\n Points Possible,\n", "no student is in it: export the gradebook"),
+        (b'Student,ID\n"Student, Test",9\n', "no student is in it: export the gradebook"),
         (b"Student,ID\nAda,1\nBo,\n", "roster.csv:3: Bo has neither an ID nor a SIS Login ID"),
         (b"Student,ID\nAda,1\nBo,1\n", "Ada and Bo have the same ID 1"),
         (b"Student,SIS Login ID\nAda,x\nBo,X\n", "Ada and Bo have the same SIS Login ID x"),
@@ -189,3 +201,52 @@ def test_a_roster_as_canvas_writes_it(school: SmallClass) -> None:
     assert [student.id for student in roster.students] == ["ada1", "bo22", "curie"]
     assert roster.students[2].name == "Curie, Marié"
     assert roster.assignments == ("Min-LLaMA (777)", "Quiz (778)")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (2 * '[[extensions]]\nstudent = "{}"\ndays = 3\nreason = "x"\n', "extensions.2: ada1 has one already"),
+        (2 * '[[accommodations]]\nstudent = "{}"\ndays = 3\n', "accommodations.2: ada1 has one already"),
+        ("[submitted]\n{} = 2026-11-21T08:00:00-08:00\n{} = 2026-11-21T08:00:00-08:00", "submitted.101: ada1 has"),
+        ('[counts]\n{} = "ada1.zip"\n{} = "ada1.zip"', "counts.101: ada1 has one already"),
+    ],
+)
+def test_what_is_said_twice_of_one_person_is_an_error_under_any_id(
+    text: str, complaint: str, school: SmallClass
+) -> None:
+    school.says('roster = "roster.csv"\n' + text.format("ada1", "101"))
+    with pytest.raises(UsageError, match=f"class.toml: {complaint}"):
+        school.grades()
+
+
+def test_only_assignments_that_can_be_changed_are_offered(school: SmallClass) -> None:
+    path = school.top / "roster.csv"
+    text = path.read_text(encoding="utf-8").replace("Quiz (778)", "Final Score").replace(",10\n", ",(read only)\n")
+    path.write_text(text, encoding="utf-8")
+    assert read_roster(path).assignments == ("Min-LLaMA (777)",)
+    path.write_text(text.replace("Final Score", "Final Score (12)"), encoding="utf-8")
+    assert read_roster(path).assignments == ("Min-LLaMA (777)",)
+    school.says(CANVAS.replace("Min-LLaMA (777)", "Final Score (12)"))
+    with pytest.raises(UsageError, match=r"choose from Min-LLaMA \(777\)$"):
+        school.grades()
+
+
+@pytest.mark.parametrize(("points", "is_right"), [("100", True), ("100.00", True), ("", True), ("10", False)])
+def test_an_assignment_with_other_points_in_canvas_is_an_error(points: str, is_right: bool, school: SmallClass) -> None:
+    path = school.top / "roster.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("100,10", f"{points},10"), encoding="utf-8")
+    school.says(CANVAS.replace('"points"', '"letter"'))
+    school.grades()
+    school.says(CANVAS)
+    if is_right:
+        school.grades()
+        return
+    with pytest.raises(UsageError, match=r"'Min-LLaMA \(777\)' has 10 points in Canvas, but edition .* gives 100"):
+        school.grades()
+
+
+def test_canvas_test_student_is_nobody(school: SmallClass) -> None:
+    path = school.top / "roster.csv"
+    path.write_text(f'{path.read_text(encoding="utf-8")}"Student, Test",9,,a1b2c3,,,\n', encoding="utf-8")
+    assert [student.id for student in read_roster(path).students] == ["ada1", "bo22", "curie"]

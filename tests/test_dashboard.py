@@ -406,6 +406,28 @@ def test_a_damaged_list_of_pairs_is_named(folder: ClassFolder, content: str) -> 
         read_pairs(folder.similarity)
 
 
+def test_with_a_damaged_list_of_pairs_the_rest_is_shown(folder: ClassFolder) -> None:
+    folder.similarity.parent.mkdir()
+    folder.similarity.write_text("{", encoding="utf-8")
+    page = Parsed(render(folder, GRADES))
+    assert page.broken == []
+    assert "8 submissions 5 graded" in page.words
+    assert "look for similar submissions again" in page.words and "No pair is alike" not in page.words
+
+
+def test_a_group_hands_in_once_and_all_of_it_is_named(folder: ClassFolder) -> None:
+    together = a_grade("ann").entry
+    grades = [a_grade("ann"), a_grade("bea", entry=together), a_grade("cid")]
+    add_pairs(folder, {"one": "ann.zip", "two": "cid.zip", "score": 1, "share": 1, "page": "similarity/p.html"})
+    words = words_of(folder, grades)
+    assert "2 submissions 2 graded 0 unreadable" in words
+    assert "ann, bea and cid 100 % compare" in words
+
+
+def test_nobody_else_can_read_the_page(folder: ClassFolder) -> None:
+    assert write_dashboard(folder, GRADES).stat().st_mode & 0o777 == 0o600
+
+
 def test_no_timings_are_no_error(tmp_path: Path) -> None:
     assert read_timings(tmp_path / "timings.jsonl") == []
 

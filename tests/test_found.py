@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from autograder.batch import exports
 from autograder.batch.found import find_entries
-from autograder.batch.records import Entry
+from autograder.batch.records import Entry, Row
+from autograder.gradebook.matching import match
+from autograder.gradebook.roster import Roster, Student
 from errors import MissingDependency, UsageError
 
 METADATA = """\
@@ -169,7 +171,43 @@ def test_canvas_names_say_whose_it_is_and_whether_it_is_late(tmp_path: Path, zip
 def test_a_few_odd_names_do_not_hide_that_it_is_canvas(tmp_path: Path) -> None:
     for name in ("doejane_1_2_a.zip", "roejohn_3_4_a.zip", "by mail.zip"):
         make_zip(tmp_path / "class" / name, {"a": b""})
-    assert [entry.platform_id for entry in find(tmp_path / "class").values()] == ["", "1", "3"]
+    found = find(tmp_path / "class")
+    assert [entry.platform_id for entry in found.values()] == ["? by mail.zip", "1", "3"]
+    assert not found["by mail.zip"].problem
+
+
+def test_what_canvas_does_not_name_is_nobodys_whatever_it_calls_itself(tmp_path: Path) -> None:
+    for name in ("doejane_1_2_a.zip", "roejohn_3_4_a.zip", "leeann_5_6_a.zip", "doejane.zip", "1;1.zip"):
+        make_zip(tmp_path / "class" / name, {"doejane/a": b""})
+    entries = list(find(tmp_path / "class").values())
+    roster = Roster((Student("doejane", "Doe, Jane", canvas_id="1", login="doejane"),))
+    rows = {entry.name: Row(entry.name, "key", "graded", "doejane") for entry in entries}
+    whose = {item.entry.name: [one.known for one in item.students] for item in match(entries, rows, roster)}
+    assert whose == {
+        "1;1.zip": [False],
+        "doejane.zip": [False],
+        "doejane_1_2_a.zip": [True],
+        "leeann_5_6_a.zip": [False],
+        "roejohn_3_4_a.zip": [False],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("o_brien_101_9_bo22.zip", ("o_brien", "101", False, 0)),
+        ("o_brien_LATE_101_9_bo22-3.zip", ("o_brien", "101", True, 3)),
+        ("o_5_brien_101_9_a_b.zip", ("o_5_brien", "101", False, 0)),
+        ("doe_101_9_late_102_10_x.zip", ("doe", "101", False, 0)),  # whatever a student calls a file
+        ("doe_101_9_LATE_102_10_x.zip", ("doe", "101", False, 0)),
+        ("_101_9_x.zip", ("", "? _101_9_x.zip", False, 0)),
+    ],
+)
+def test_a_persons_name_may_hold_underscores(tmp_path: Path, name: str, whose: tuple[object, ...]) -> None:
+    for written in ("doejane_1_2_a.zip", "roejohn_3_4_a.zip", name):
+        make_zip(tmp_path / "class" / written, {"a": b""})
+    entry = find(tmp_path / "class")[name]
+    assert (entry.student_name, entry.platform_id, entry.is_late, entry.attempt) == whose
 
 
 def test_one_such_name_among_others_is_no_canvas(tmp_path: Path) -> None:
@@ -179,7 +217,7 @@ def test_one_such_name_among_others_is_no_canvas(tmp_path: Path) -> None:
 
 
 @given(
-    name=st.text(string.ascii_lowercase, min_size=1),
+    name=st.from_regex(r"[a-z]([a-z_]*[a-z])?", fullmatch=True),
     is_late=st.booleans(),
     numbers=st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)),
     stem=st.text(string.ascii_letters + string.digits + "_ .()", min_size=1).filter(lambda text: text.strip(" .")),

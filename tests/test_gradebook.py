@@ -2,6 +2,7 @@
 
 import csv
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from autograder.gradebook.feedback import write_feedback
 from autograder.gradebook.grades import FinalGrade
 from autograder.gradebook.tables import FORMULA, cell, number
 from errors import UsageError
-from tests.small_class import CANVAS, SmallClass
+from tests.small_class import CANVAS, HEADER, SmallClass
 
 DUE = "due = 2026-11-20T23:59:00-08:00\n"
 ON_TIME, ONE_LATE, THREE_LATE = (f"2026-11-{day}T12:00:00-08:00" for day in (20, 21, 23))
@@ -77,7 +78,7 @@ def test_letters_are_entered_but_for_the_one_that_canvas_does_not_know(school: S
 def test_without_a_roster_there_is_nothing_for_canvas(school: SmallClass) -> None:
     school.add("ada1.zip")
     school.grades()
-    school.class_file.unlink()
+    school.says("")
     school.grades()
     assert not (school.out / "canvas.csv").exists()
     assert school.table("unmatched.csv") == []
@@ -282,7 +283,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(school: SmallClass, monkeyp
         ("class.toml", "due = 1", "class.toml: due"),
         ("class.toml", CANVAS, "roster.csv cannot be read"),
         ("overrides.toml", "[[override]]", "overrides.toml: override: Extra"),
-        ("review.toml", "items = [", "review.toml is no TOML"),
+        ("review.toml", "items = [", "review.toml does not begin with"),
     ],
 )
 def test_a_broken_file_is_told_before_a_long_batch(
@@ -308,3 +309,198 @@ def test_who_handed_nothing_in_gets_no_report(tmp_path: Path) -> None:
     entry = Entry(name="a.zip", path="a.zip")
     write_feedback(tmp_path / "feedback.zip", [FinalGrade("a", "", entry, None, None, None, None, 0.0)], tmp_path)
     assert (tmp_path / "feedback.zip").stat().st_size == 22, "an empty zip"
+
+
+# --- points or letters ---
+
+
+def entered(school: SmallClass) -> dict[str, str]:
+    """Return what canvas.csv has, by login."""
+    return {line["SIS Login ID"]: line["Min-LLaMA (777)"] for line in school.table("canvas.csv")[1:]}
+
+
+@pytest.mark.parametrize(
+    ("enter", "wrong", "right", "why"),
+    [
+        ("points", ("F", None), ("F", 10.0), "decided by letter, points are entered: add points"),
+        ("letter", ("", 10.0), ("F", 10.0), "decided by points, letters are entered: add a letter"),
+    ],
+)
+def test_a_decision_that_says_nothing_of_what_is_entered_is_told_and_nothing_is_entered(
+    enter: str, wrong: tuple[str, float | None], right: tuple[str, float | None], why: str, school: SmallClass
+) -> None:
+    school.says(CANVAS.replace('"points"', f'"{enter}"'))
+    school.add("ada1.zip", to_confirm=("static: copied?",))
+    school.grades()
+    asked = school.review()
+    school.decide(wrong[0], points=wrong[1])
+    grade = school.grades()["ada1"]
+    assert (grade.open_items, grade.withheld, entered(school)) == (("static: copied?",), why, {})
+    assert school.table("unmatched.csv")[0] | {"why": ""} == {
+        "what": "student", "id": "ada1", "name": "Ada, Lovelace", "entry": "ada1.zip", "why": "",
+    }  # fmt: skip
+    assert school.table("unmatched.csv")[0]["why"] == why
+    (school.out / "review.toml").write_text(asked, encoding="utf-8")
+    school.decide(right[0], points=right[1])
+    assert school.grades()["ada1"].open_items == ()
+    assert entered(school) == {"ada1": {"points": "10", "letter": "F"}[enter]}
+
+
+def test_an_override_is_the_last_word_and_has_to_say_what_is_entered(school: SmallClass) -> None:
+    school.add("ada1.zip", to_confirm=("static: copied?",))
+    school.overrides('[[overrides]]\nstudent = "ada1"\nletter = "F"\nreason = "cheated"')
+    assert school.grades()["ada1"].withheld == "decided by letter, points are entered: add points"
+    assert entered(school) == {}
+    school.decide("B")
+    school.overrides('[[overrides]]\nstudent = "ada1"\npoints = 7\nreason = "oral exam"')
+    assert school.grades()["ada1"].withheld == ""
+    assert entered(school) == {"ada1": "7"}
+
+
+def test_the_reason_of_an_override_is_one_clean_line(school: SmallClass) -> None:
+    school.add("ada1.zip")
+    school.overrides('[[overrides]]\nstudent = "ada1"\nletter = "B"\nreason = "oral\\nexam\\u001b[2J"')
+    assert school.grades()["ada1"].steps == ("overridden: B in place of A (oral exam)",)
+
+
+def test_points_that_were_decided_for_what_cannot_be_read_are_lowered_if_late(school: SmallClass) -> None:
+    school.late("a_day = 10")
+    school.says(DUE + CANVAS)
+    school.add("ada1.zip", status="unreadable", submitted_at=ONE_LATE)
+    school.grades()
+    school.decide("", points=50)
+    assert school.grades()["ada1"].points == 40
+
+
+def test_what_was_graded_with_other_points_is_measured_by_them(school: SmallClass) -> None:
+    school.late("a_day = 10")
+    school.says(DUE + CANVAS)
+    school.add("ada1.zip", "A", 60, submitted_at=ONE_LATE)
+    summary = school.rows[0].summary
+    assert summary is not None
+    school.rows[0] = replace(school.rows[0], summary=replace(summary, max_points=80.0))
+    grade = school.grades()["ada1"]
+    assert (grade.points, grade.max_points) == (52, 80)
+
+
+def test_ids_and_titles_of_canvas_reach_it_as_they_were_and_names_as_text(school: SmallClass) -> None:
+    text = HEADER.replace("Min", "@Min") + '"-Ada, X",101,=9001,@ada1,+S1,,\n'
+    (school.top / "roster.csv").write_text(text, encoding="utf-8")
+    school.says(CANVAS.replace("Min", "@Min"))
+    school.add("x_101_5_ada1.zip", platform_id="101")
+    school.grades()
+    assert (school.out / "canvas.csv").read_text(encoding="utf-8").splitlines()[::2] == [
+        "Student,ID,SIS User ID,SIS Login ID,Section,@Min-LLaMA (777)",
+        '"\'-Ada, X",101,=9001,@ada1,+S1,100',
+    ]
+
+
+# --- lateness that nobody can count ---
+
+
+def test_the_time_that_the_ta_tells_counts_before_the_platforms(school: SmallClass) -> None:
+    school.late("a_day = 10")
+    school.says(f"{DUE}{CANVAS}[submitted]\nada1 = {ON_TIME}")
+    school.add("ada1.zip", submitted_at=THREE_LATE)
+    assert school.grades()["ada1"].points == 100
+
+
+def test_a_time_that_was_told_of_an_earlier_submission_is_a_question(school: SmallClass) -> None:
+    school.late("a_day = 10")
+    school.says(f"{DUE}{CANVAS}[submitted]\nada1 = {ON_TIME}")
+    school.add("ada_LATE_101_5_x.zip", platform_id="101", is_late=True, own_id="ada1")
+    (question,) = school.grades()["ada1"].open_items
+    assert question.startswith("ada_LATE_101_5_x.zip is marked as late, but [submitted] in class.toml says")
+    school.says(f"{DUE}{CANVAS}[submitted]\nada1 = {ONE_LATE}")
+    assert school.grades()["ada1"].open_items == ()
+
+
+@pytest.mark.parametrize("table", ["a_day = 10", "max_days = 3"])
+def test_lateness_without_a_due_date_is_an_error(table: str, school: SmallClass) -> None:
+    school.late(table)
+    school.add("ada1.zip")
+    with pytest.raises(UsageError, match=r"class.toml: due: edition .* takes something off for lateness: write"):
+        school.grades()
+    with pytest.raises(UsageError, match="class.toml: due"):
+        check_class(school.out, school.class_file, read_edition(school.edition))
+    school.class_file.unlink()
+    assert school.grades()["ada1"].points == 100
+
+
+# --- the class file ---
+
+
+def test_the_class_file_is_remembered(school: SmallClass, monkeypatch: pytest.MonkeyPatch) -> None:
+    (school.out / "class.toml").write_text("due = 1", encoding="utf-8")
+    school.add("ada1.zip")
+    school.write()
+    monkeypatch.chdir(school.top)
+    make_gradebook(school.folder, Path("class.toml"))
+    before = {name: (school.out / name).read_bytes() for name in TABLES}
+    monkeypatch.chdir("/")
+    make_gradebook(school.folder)
+    assert {name: (school.out / name).read_bytes() for name in TABLES} == before
+    assert (school.out / "class-file").read_text(encoding="utf-8") == f"{school.class_file}\n"
+    assert stat.S_IMODE((school.out / "class-file").stat().st_mode) == 0o600
+
+
+def test_another_class_file_takes_the_place_of_the_one_remembered(school: SmallClass) -> None:
+    school.add("ada1.zip")
+    school.grades()
+    other = school.top / "other.toml"
+    other.write_text("", encoding="utf-8")
+    make_gradebook(school.folder, other)
+    make_gradebook(school.folder)
+    assert not (school.out / "canvas.csv").exists()
+
+
+def test_a_class_file_that_is_gone_or_was_never_read_is_not_forgotten_silently(school: SmallClass) -> None:
+    school.add("ada1.zip")
+    school.grades()
+    tables = (school.out / "grades.csv").read_bytes()
+    broken = school.top / "broken.toml"
+    broken.write_text("due = 1", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"broken.toml: due"):
+        make_gradebook(school.folder, broken)
+    school.class_file.unlink()
+    for use in (lambda: make_gradebook(school.folder), lambda: check_class(school.out, None, read_edition("minllama"))):
+        with pytest.raises(UsageError, match=r"class.toml is gone, .*--class, or remove .*class-file"):
+            use()
+    assert (school.out / "grades.csv").read_bytes() == tables
+    (school.out / "class-file").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="class-file cannot be read"):
+        make_gradebook(school.folder)
+
+
+def test_names_in_the_class_are_checked_before_a_long_batch(school: SmallClass) -> None:
+    for text, complaint in (
+        ('[[extensions]]\nstudent = "dropped"\ndays = 3\nreason = "ill"', "extensions.1: nobody knows a student 'dr"),
+        ('[[groups]]\nmembers = ["ada1", "eve"]', "groups.1: nobody knows a student 'eve'"),
+    ):
+        school.says(CANVAS + text)
+        with pytest.raises(UsageError, match=complaint):
+            check_class(school.out, school.class_file, read_edition("minllama"))
+    school.add("eve.zip")
+    school.write()
+    check_class(school.out, school.class_file, read_edition("minllama"))
+    (school.out / "class.json").write_text("{", encoding="utf-8")  # the batch that comes writes it anew
+    school.says(CANVAS)
+    check_class(school.out, school.class_file, read_edition("minllama"))
+
+
+def test_a_submission_that_was_handed_in_again_has_no_grade_until_it_is_graded(school: SmallClass) -> None:
+    school.add("ada1.zip")
+    school.write()
+    school.folder.write_entries(school.entries, school.edition, {}, {"ada1.zip": "of other bytes"})
+    assert {grade.student_id: grade.letter for grade in make_gradebook(school.folder, school.class_file)} == {
+        "ada1": None, "bo22": None, "curie": None,
+    }  # fmt: skip
+
+
+def test_a_mistake_is_told_of_the_file_that_was_named(school: SmallClass) -> None:
+    other = school.top / "this-year.toml"
+    other.write_text('[counts]\neve = "eve.zip"', encoding="utf-8")
+    school.add("ada1.zip")
+    school.write()
+    with pytest.raises(UsageError, match=r"this-year.toml: counts.eve: nobody knows a student 'eve'"):
+        make_gradebook(school.folder, other)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.batch.journal import Journal, LineFile, read_journal
-from autograder.batch.records import Row, Summary
+from autograder.batch.folder import ClassFolder
+from autograder.batch.journal import Journal, LineFile, State, current_rows, read_journal
+from autograder.batch.records import Entry, Row, Summary
 from errors import UsageError
 
 SUMMARY = Summary("A", 4.0, 4.0, ("all is right",), (), {"RoPE values": "pass"}, (("rope", "it turns halves"),), "none")
@@ -51,6 +52,35 @@ def test_the_latest_row_of_an_entry_counts(tmp_path: Path) -> None:
         "a.zip": "ungraded",
         "b.zip": "graded",
     }
+
+
+def test_of_the_latest_rows_a_batch_reads_the_keys_and_how_they_ended(tmp_path: Path) -> None:
+    write(tmp_path / "journal.jsonl", replace(ROW, key="old"), ROW, replace(ROW, name="b.zip", status="ungraded"))
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert journal.states() == {"a.zip": State("0123", "graded"), "b.zip": State("0123", "ungraded")}
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "current"),
+    [({"a.zip": "0123"}, ["a.zip"]), ({"a.zip": "4567"}, []), ({}, ["a.zip"]), ({"b.zip": "0123"}, ["a.zip"])],
+)
+def test_a_row_is_current_if_it_is_of_the_key_of_its_entry(
+    tmp_path: Path, keys: dict[str, str], current: list[str]
+) -> None:
+    folder = ClassFolder(tmp_path)
+    folder.write_entries([Entry("a.zip", "/nowhere/a.zip")], "minllama", {}, keys)
+    write(folder.journal, ROW, replace(ROW, name="b.zip"))  # b.zip is not of the class any more
+    assert list(current_rows(folder)) == current
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1, "entries": [{}]}', '{"format": 2, "entries": []}'])
+def test_without_a_list_of_the_class_no_row_is_current(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UsageError, match="no class was graded into"):
+        current_rows(ClassFolder(tmp_path))
+    (tmp_path / "class.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"class\.json (is damaged|has format 2)"):
+        current_rows(ClassFolder(tmp_path))
 
 
 def test_a_name_that_is_no_text_comes_back(tmp_path: Path) -> None:

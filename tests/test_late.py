@@ -134,3 +134,11 @@ def test_an_extension_equals_submitting_so_much_earlier(late: int, extension: in
 def test_days_do_not_become_fewer(late: int, more: int) -> None:
     early, later = (days_begun(DUE + timedelta(seconds=number), DUE, 0) for number in (late, late + more))
     assert early <= later
+
+
+def test_nothing_is_ever_rounded_up() -> None:
+    assert penalised(Standing("A", 99.1234567), 100, Late(a_day=1e-12), 1).points == 99.1234567
+
+
+def test_points_without_a_letter_are_lowered_as_well() -> None:
+    assert penalised(Standing(None, 50.0), 100, PERCENT, 1).points == 40.0

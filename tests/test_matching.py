@@ -1,10 +1,13 @@
 """Whose a submission is: the platform's word before the submission's, and a doubt where they differ."""
 
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.small_class import SmallClass
+from errors import UsageError
+from tests.small_class import CANVAS, SmallClass
 
 NOBODY = "nothing handed in"
 
@@ -118,8 +121,9 @@ def test_the_highest_attempt_counts(school: SmallClass) -> None:
 
 
 def test_two_entries_of_one_attempt_are_a_question_and_the_later_one_counts(school: SmallClass) -> None:
-    school.add("one.zip", "A", student_id="ada1", submitted_at="2026-11-02T00:00:00+00:00")
-    school.add("two.zip", "B", student_id="ada1", submitted_at="2026-11-02T00:00:00+02:00")
+    for name, letter, offset in (("one.zip", "A", "00:00"), ("two.zip", "B", "02:00")):
+        time = f"2026-11-02T00:00:00+{offset}"
+        school.add(name, letter, student_id="ada1", email="ada1@ucsc.edu", submitted_at=time)
     grade = school.grades()["ada1"]
     assert (grade.letter, grade.open_items) == ("A", ("one.zip counts; handed in as well: two.zip",))
 
@@ -148,3 +152,136 @@ def test_an_entry_without_any_name_has_one_all_the_same(school: SmallClass) -> N
     school.add("\u202e.zip", status=None)
     school.add("a;b", status=None, platform_id=";", email=";")
     assert {"unnamed", "a;b"} <= set(school.grades())
+
+
+def rosters(school: SmallClass, *lines: str) -> None:
+    """Replace the roster by one with these lines: name, ID, SIS User ID and login."""
+    text = "Student,ID,SIS User ID,SIS Login ID\n" + "\n".join(lines)
+    (school.top / "roster.csv").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("own_id", ["ada1", "9001", "101"])
+def test_a_plain_zip_is_found_by_any_id_of_the_roster(own_id: str, school: SmallClass) -> None:
+    school.add("hw.zip", "B", own_id=own_id)
+    school.overrides(f'[[overrides]]\nstudent = "{own_id}"\npoints = 5\nreason = "r"')
+    grade = school.grades()["ada1"]
+    assert (grade.letter, grade.points) == ("B", 5.0)
+
+
+def test_an_id_of_two_students_is_neithers(school: SmallClass) -> None:
+    rosters(school, "Ada,1,,x@one.edu", "Bo,2,,x@two.edu")
+    school.add("x.zip")
+    assert letters(school) == {"x@one.edu": None, "x@two.edu": None, "x (unmatched)": "A"}
+
+
+def test_a_stranger_takes_no_name_of_a_student_away(school: SmallClass) -> None:
+    school.add("submission_1", "B", email="9002@evil.example", own_id="9002")
+    school.overrides('[[overrides]]\nstudent = "9002"\nletter = "A"\nreason = "r"')
+    assert letters(school)["bo22"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("login", "found"),
+    [(["bo22"], True), (["bo22@ucsc.edu"], False), (["bo22", "bo22@ucsc.edu"], False), (["bo22@evil.example"], True)],
+)
+def test_the_first_part_of_an_address_is_a_login_that_nobody_else_has_or_a_question(
+    login: list[str], found: bool, school: SmallClass
+) -> None:
+    rosters(school, *(f"Bo,{number},,{name}" for number, name in enumerate(login, 1)))
+    school.add("submission_1", email="bo22@evil.example", own_id="bo22")
+    grades = school.grades()
+    assert (grades[login[0]].entry is not None) == found
+    if not found:
+        (question,) = [text for text in grades["bo22@evil.example"].open_items if "roster" in text]
+        assert question.endswith(f"is not in the roster: is it {' or '.join(login)}, or somebody else?")
+
+
+@pytest.mark.parametrize("own_id", ["curie", "9003", "\u674e"])
+def test_another_students_id_or_one_in_another_script_is_a_question(own_id: str, school: SmallClass) -> None:
+    rosters(school, "Ada,101,,ada1", "Marie,103,9003,curie")
+    school.add("curielovelace_101_5_x.zip", platform_id="101", own_id=own_id)
+    assert school.grades()["ada1"].open_items == (f"curielovelace_101_5_x.zip is ada1's, but calls itself {own_id}",)
+
+
+@pytest.mark.parametrize("status", ["unreadable", "graded"])
+def test_what_cannot_be_graded_takes_no_grade_away(status: str, school: SmallClass) -> None:
+    school.add("lovelaceada_101_5_ada1.zip", "B", platform_id="101", own_id="ada1")
+    problem = "" if status == "unreadable" else "it is neither a zip nor a folder"
+    school.add("lovelaceada_101_6_notes.pdf", platform_id="101", status=status, problem=problem, attempt=1)  # type: ignore[arg-type]
+    grade = school.grades()["ada1"]
+    assert grade.letter == "B"
+    assert grade.open_items[0].endswith("counts; handed in as well: lovelaceada_101_6_notes.pdf")
+
+
+def test_what_the_grader_failed_with_keeps_its_place(school: SmallClass) -> None:
+    school.add("lovelaceada_101_5_ada1.zip", "B", platform_id="101", own_id="ada1")
+    school.add("lovelaceada_101_6_ada1-1.zip", platform_id="101", status="ungraded", attempt=1)
+    assert letters(school)["ada1"] is None
+
+
+def test_the_entry_that_the_class_names_counts_and_nobody_is_asked(school: SmallClass) -> None:
+    school.says('roster = "roster.csv"\n[counts]\n"9001" = "one_101_5_x.zip"')
+    school.add("one_101_5_x.zip", "B", platform_id="101", own_id="ada1")
+    school.add("two_101_6_y-3.zip", "A", platform_id="101", own_id="ada1", attempt=3)
+    grade = school.grades()["ada1"]
+    assert (grade.letter, grade.open_items) == ("B", ())
+
+
+def test_an_entry_that_is_not_the_students_cannot_count(school: SmallClass) -> None:
+    school.add("ada1.zip")
+    school.says('roster = "roster.csv"\n[counts]\nbo22 = "ada1.zip"')
+    with pytest.raises(UsageError, match=r"counts.bo22: 'ada1.zip' is no entry of bo22: choose from there is none"):
+        school.grades()
+    school.says('roster = "roster.csv"\n[counts]\nbo22 = "hw.zip"')
+    school.add("hw.zip", status=None)
+    school.grades()  # it may be hers
+    school.says(
+        'roster = "roster.csv"\n[[groups]]\nmembers = ["ada1", "bo22"]\n[counts]\nada1 = "ada1.zip"\nbo22 = "x.zip"'
+    )
+    with pytest.raises(UsageError, match=r"counts.ada1: another member of the group has another entry"):
+        school.grades()
+
+
+def test_a_folder_that_calls_itself_somebody_else_takes_nothing_from_a_zip_of_that_name(school: SmallClass) -> None:
+    school.add("bo22.zip", "A")
+    school.add("zz.zip", "B", own_id="bo22")
+    grade = school.grades()["bo22"]
+    assert (grade.letter, grade.open_items) == ("A", ("bo22.zip counts; handed in as well: zz.zip",))
+    school.rows[0] = replace(school.rows[0], status="unreadable", summary=None)
+    assert letters(school)["bo22"] is None, "not even from a broken one"
+
+
+@pytest.mark.parametrize("names", [("hw1.zip", "zz.zip"), ("bo22.zip", "folder/bo22")])
+def test_where_names_do_not_decide_nothing_is_entered_until_the_class_says_what_counts(
+    names: tuple[str, str], school: SmallClass
+) -> None:
+    school.says(CANVAS)
+    for name, letter in zip(names, ("A", "B"), strict=True):
+        school.add(name, letter, own_id="bo22")
+    grade = school.grades()["bo22"]
+    assert (grade.letter, grade.points) == (None, None)
+    assert school.table("canvas.csv")[1:] == []
+    told = {line["id"]: line["why"] for line in school.table("unmatched.csv")}
+    assert told["bo22"] == f"which one is it, {names[0]} or {names[1]}? write it in class.toml below [counts]"
+    with zipfile.ZipFile(school.out / "feedback.zip") as archive:
+        assert archive.namelist() == []
+    school.says(f'{CANVAS}[counts]\nbo22 = "{names[0]}"')
+    grade = school.grades()["bo22"]
+    assert (grade.letter, grade.withheld, grade.open_items) == ("A", "", ())
+
+
+def test_an_older_submission_of_another_member_is_a_question_too(school: SmallClass) -> None:
+    school.says('roster = "roster.csv"\n[[groups]]\nmembers = ["ada1", "bo22"]')
+    school.add("lovelaceada_101_5_x-2.zip", platform_id="101", own_id="ada1", attempt=2)
+    school.add("bograce_102_6_y.zip", platform_id="102", own_id="bo22", attempt=0)
+    assert "handed in as well: bograce_102_6_y.zip" in school.grades()["ada1"].open_items[0]
+
+
+def test_the_name_of_an_upload_counts_as_canvas_only_with_the_number_in_it(school: SmallClass) -> None:
+    school.add("lovelaceada_101_5_ada1.zip", platform_id="102", own_id="curie")
+    assert school.grades()["bo22"].entry is None, "the number is not Canvas' but another platform's"
+
+
+def test_the_id_that_the_platform_takes_from_an_address_is_no_question(school: SmallClass) -> None:
+    school.add("submission_1", platform_id="9001", email="home@x.example", student_id="home", own_id="home")
+    assert school.grades()["ada1"].open_items == ()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autograder.batch.found import find_entries
 from autograder.batch.records import Entry
 from autograder.editions import read_edition
 from autograder.handout.regions import MARKER
@@ -152,6 +153,12 @@ def test_own_files_count_and_given_ones_do_not(submission: Path) -> None:
     assert read.texts["mine.py"] == "x = 'mine.py'\n"
 
 
+def test_given_files_count_where_the_students_copies_run(submission: Path) -> None:
+    files = EDITION.files.model_copy(update={"pristine": "missing"})
+    read = read_source(entry(submission), "abc", EDITION.model_copy(update={"files": files}))
+    assert list(read.texts) == ["llama.py", "rope.py", "mine.py", "utils.py"]
+
+
 def test_long_files_are_cut_and_that_is_said(submission: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MOST_OF_FILE", 100)
     monkeypatch.setattr(sources, "MOST_OF_ALL", 150)
@@ -182,6 +189,28 @@ def test_the_last_attempt_counts_but_only_if_the_platform_says_whose_it_is() -> 
     known = [Entry(f"a{number}.zip", "", student_id="a", attempt=number) for number in (0, 2, 1)]
     unknown = [Entry("b.zip", ""), Entry("b (1).zip", "")]
     assert [found.name for found in counting([*known, *unknown])] == ["a2.zip", "b (1).zip", "b.zip"]
+
+
+def test_no_student_is_compared_with_an_earlier_attempt_of_theirs(tmp_path: Path) -> None:
+    folder = tmp_path / "canvas"
+    folder.mkdir()
+    for name in ("ann_1_10_work.zip", "ann_1_12_work-1.zip", "bob_2_11_ann.zip", "by mail.zip"):
+        (folder / name).write_bytes(b"PK")
+    found = counting(find_entries(folder, tmp_path / "out" / "submissions"))
+    assert [entry.name for entry in found] == ["ann_1_12_work-1.zip", "bob_2_11_ann.zip", "by mail.zip"]
+
+
+@pytest.mark.parametrize("known", [":sid: '7'", ":email: ann@x.edu"])
+def test_on_gradescope_the_time_tells_which_attempt_is_the_last(tmp_path: Path, known: str) -> None:
+    lines = []
+    for number, day in ((101, 3), (102, 5), (103, 4)):
+        (tmp_path / "class" / f"submission_{number}").mkdir(parents=True)
+        (tmp_path / "class" / f"submission_{number}" / "ann.zip").write_bytes(b"PK")
+        lines += [f"submission_{number}:", "  :submitters:", f"  - {known}"]
+        lines += [f"  :created_at: 2026-01-0{day} 10:00:00 -08:00"]
+    (tmp_path / "class" / "submission_metadata.yml").write_text("\n".join(lines))
+    found = counting(find_entries(tmp_path / "class", tmp_path / "out" / "submissions"))
+    assert [entry.name for entry in found] == ["submission_102/ann.zip"]
 
 
 # --- The pages --------------------------------------------------------------------------------------------------------

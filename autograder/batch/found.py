@@ -31,10 +31,13 @@ MAX_METADATA_BYTES = 50_000_000
 # What systems leave in folders: passed over, like everything hidden.
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN")
 # The name in lower case with nothing between its parts, LATE or nothing, numbers of user and file, the student's name
-# of the file. What was typed into a text box has no number of a file.
+# of the file. What was typed into a text box has no number of a file, and no `_` after that of the user. Of several
+# places where the numbers may stand the first counts, since students choose the names of their files.
 CANVAS = re.compile(
-    r"(?P<name>[^_]+)_(?P<late>LATE_)?(?P<user>[0-9]{1,20})_(?:(?P<file>[0-9]{1,20})_)?(?P<rest>.+)", re.DOTALL
+    r"(?P<name>[^_].*?)_(?P<late>LATE_)?(?P<user>[0-9]{1,20})_(?:(?P<file>[0-9]{1,20})_)?(?P<rest>(?(file).+|[^_]+))",
+    re.DOTALL,
 )
+NOBODY = "?"  # begins what stands in place of Canvas' number where Canvas does not say whose something is
 ATTEMPT = re.compile(r".*-([0-9]{1,9})", re.DOTALL)  # ends the name of a file that was handed in again
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]+(\d\d:\d\d:\d\d)(?:\.\d*)? *(Z|UTC|[+-]\d\d:?\d\d)?")
 _NOT_A_ZIP = "it is neither a zip nor a folder: ask for a zip"
@@ -125,10 +128,13 @@ def _is_canvas(names: Sequence[str]) -> bool:
 
 
 def _with_canvas_name(entry: Entry) -> Entry:
-    """Return an entry with what Canvas says in its name; as it is where that is no such name."""
+    """Return an entry with what Canvas says in its name.
+
+    What lies there under another name is graded, but nobody's: what it says of itself anybody may have written.
+    """
     match = CANVAS.fullmatch(entry.name)
     if not match:
-        return entry
+        return replace(entry, platform_id=f"{NOBODY} {_text(entry.name)}")
     stem = match["rest"][:-4] if match["rest"].lower().endswith(".zip") else match["rest"]
     attempt = ATTEMPT.fullmatch(stem)
     return replace(
@@ -214,7 +220,7 @@ def _described(entry: Entry, content: Mapping[str, Any]) -> Entry:
 
 
 def _text(value: object) -> str:
-    """Return a value of the metadata as part of a list with `;` between its parts."""
+    """Return a text of a platform as part of a list with `;` between its parts."""
     return value.replace(";", ",").strip() if isinstance(value, str) else ""
 
 

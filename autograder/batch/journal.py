@@ -3,6 +3,7 @@
     journal = Journal(folder.journal)
     journal.append(row)
     rows = read_journal(folder.journal)       # the latest row of each entry, by its name
+    rows = current_rows(folder)               # without those of bytes that are not there any more
 
 A line is one write to the disk, and is there for good when `append` returns. A last line without its end (the power
 failed, somebody killed the batch) was never written, as far as anybody is concerned.
@@ -12,9 +13,12 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from autograder.batch.records import Row
+from autograder.batch.folder import ClassFolder
+from autograder.batch.records import Row, RowStatus
 from errors import UsageError
 
 
@@ -63,6 +67,13 @@ def _whole_lines(file: int) -> int:
     return 0
 
 
+class State(NamedTuple):
+    """As much of a row as a batch needs for every submission of a large class."""
+
+    key: str
+    status: RowStatus
+
+
 class Journal:
     """The journal of a class, opened for writing."""
 
@@ -73,6 +84,10 @@ class Journal:
     def rows(self) -> dict[str, Row]:
         """Return the latest row of each entry, by its name. They are read anew, not held."""
         return read_journal(self._lines.path)
+
+    def states(self) -> dict[str, State]:
+        """Return what the latest row of each entry says, by its name: little memory, however much a row holds."""
+        return {row.name: State(row.key, row.status) for row in _rows(self._lines.path)}
 
     def append(self, row: Row) -> None:
         """Add a row; it is on the disk when this returns. Raises OSError if the disk is full."""
@@ -89,18 +104,30 @@ def read_journal(path: Path) -> dict[str, Row]:
 
     Raises UsageError, which names the line, for a journal that something else has written into.
     """
-    rows: dict[str, Row] = {}
+    return {row.name: row for row in _rows(path)}
+
+
+def current_rows(folder: ClassFolder) -> dict[str, Row]:
+    """Return the row of each entry of the last batch, if it has one that is of this entry's key, by its name.
+
+    What was handed in again since, or is to be graded by another edition, has none until it is graded again. Raises
+    UsageError if there was no batch, or what it has written is damaged.
+    """
+    keys = folder.read_keys()
+    return {name: row for name, row in read_journal(folder.journal).items() if keys.get(name) in ("", row.key)}
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Yield all rows, one at a time; later ones replace earlier ones of the same name."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n"):  # else it is torn, or is being written
-                    row = _row(line, path, number)
-                    rows[row.name] = row
+                    yield _row(line, path, number)
     except FileNotFoundError:
-        return {}
+        return
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): mend its permissions") from error
-    return rows
 
 
 def _row(line: bytes, path: Path, number: int) -> Row:

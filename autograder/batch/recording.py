@@ -5,7 +5,7 @@ import shutil
 from types import TracebackType
 
 from autograder.batch.folder import ClassFolder
-from autograder.batch.journal import Journal, LineFile
+from autograder.batch.journal import Journal, LineFile, State
 from autograder.batch.judging import Judged
 from autograder.batch.records import Entry, Row, summarise
 from autograder.report.plain import one_line
@@ -37,11 +37,17 @@ class Records:
         """Return the latest row of each entry, by its name."""
         return self._journal.rows()
 
+    def states(self) -> dict[str, State]:
+        """Return what the latest row of each entry says, by its name."""
+        return self._journal.states()
+
     def note(self, entry: Entry, key: str, sha256: str, judged: Judged) -> Row:
         """Write down what became of an entry, and return its row."""
         result = Result.from_json(judged.result) if judged.result else None
         folder = self.folder.result_folder(entry.name)
         if result:
+            for torn in (self.folder.out / folder).glob(".*.tmp"):
+                torn.unlink()  # a batch was killed as it wrote this
             write_text(self.folder.out / folder / "report.html", judged.report)
             write_text(self.folder.out / folder / "result.json", judged.result)
         else:

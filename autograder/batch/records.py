@@ -32,7 +32,7 @@ class Entry:
     student_id: str | None = None
     student_name: str = ""
     email: str = ""
-    platform_id: str = ""  # Canvas' number of the user, or Gradescope's student ID
+    platform_id: str = ""  # Canvas' number of the user (`? NAME` if it gives none), or Gradescope's student ID
     attempt: int = 0  # the higher one counts
     is_late: bool = False
     submitted_at: str = ""

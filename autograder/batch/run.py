@@ -87,8 +87,9 @@ def run_batch(folder: Path, edition_name: str, out: Path, options: BatchOptions,
     with Records(place) as records:
         entries = find_entries(folder, out / "submissions")
         name = str(Path(edition_name).absolute()) if edition_name.endswith(".toml") else edition_name
-        place.write_entries(entries, name, options.told())
-        return _Batch(records, edition, options, entries, remake).run()
+        batch = _Batch(records, edition, options, entries, remake)
+        place.write_entries(entries, name, options.told(), batch.keys())
+        return batch.run()
 
 
 def _check(edition: Edition, options: BatchOptions) -> None:
@@ -98,6 +99,15 @@ def _check(edition: Edition, options: BatchOptions) -> None:
     reason = "" if options.dask else usable_backends()[backend]
     if reason:
         raise SandboxError(f"no sandbox of kind '{backend}': {reason}")
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """What an entry consists of as the batch begins: its key, the SHA-256, and why it cannot be read, if so."""
+
+    key: str
+    sha256: str
+    problem: str = ""
 
 
 @dataclass
@@ -126,8 +136,13 @@ class _Batch:
         self._again: list[_Todo] = []  # whose worker was lost
         self._next_tables = time.monotonic() + TABLES
         self._entries = entries
+        self._bytes = {entry.name: self._look_at(entry) for entry in entries}
         self._todo = self._undone()
         self._progress = Progress(len(entries), len(entries) - len(self._todo), sys.stderr)
+
+    def keys(self) -> dict[str, str]:
+        """Return the key of each entry, by its name: a row of another key is not of what is there now."""
+        return {name: found.key for name, found in self._bytes.items()}
 
     def run(self) -> int:
         """Grade what has to be graded; return the exit status."""
@@ -141,29 +156,29 @@ class _Batch:
             return INTERRUPTED
         self._remake(self._records.folder)
         self._progress.close()
-        rows = self._records.rows()
-        return UNGRADED if any(rows[entry.name].status == "ungraded" for entry in self._entries) else 0
+        states = self._records.states()
+        return UNGRADED if any(states[entry.name].status == "ungraded" for entry in self._entries) else 0
 
     def _undone(self) -> list[Entry]:
         """Return the entries that have to be graded."""
-        rows = self._records.rows()
-        again = forced(self._options.regrade, self._entries, rows, self._edition)
-        again |= {row.name for row in rows.values() if row.status == "ungraded"}
+        regrade = self._options.regrade
+        again = forced(regrade, self._entries, self._records.rows(), self._edition) if regrade else set()
+        done = {name: state.key for name, state in self._records.states().items() if state.status != "ungraded"}
         return [
             entry
             for entry in self._entries
-            if entry.name in again or entry.name not in rows or rows[entry.name].key != self._key(entry)[0]
+            if entry.name in again or done.get(entry.name) != self._bytes[entry.name].key
         ]
 
-    def _key(self, entry: Entry) -> tuple[str, str, str]:
-        """Return an entry's key, the SHA-256 of its bytes, and why these cannot be read, if so."""
+    def _look_at(self, entry: Entry) -> _Bytes:
+        """Read an entry's bytes."""
         sha256 = problem = ""
         if not entry.problem:
             try:
                 sha256 = digest(Path(entry.path))
             except OSError as error:
                 problem = f"{entry.path} cannot be read ({error.strerror}): mend its permissions"
-        return key_of(entry, sha256, self._terms), sha256, problem
+        return _Bytes(key_of(entry, sha256, self._terms), sha256, problem)
 
     def _grade(self) -> None:
         """Have submissions graded until none is left, and note each as soon as it is done."""
@@ -200,15 +215,15 @@ class _Batch:
 
     def _begin(self, entry: Entry) -> _Todo | None:
         """Return what there is to do about an entry; nothing if it cannot even be read, which is noted."""
-        key, sha256, problem = self._key(entry)
-        if entry.problem or problem:
-            judged = Judged("unreadable", entry.problem) if entry.problem else Judged("ungraded", problem)
-            self._progress.add(self._records.note(entry, key, "", judged))
+        found = self._bytes[entry.name]
+        if entry.problem or found.problem:
+            judged = Judged("unreadable", entry.problem) if entry.problem else Judged("ungraded", found.problem)
+            self._progress.add(self._records.note(entry, found.key, "", judged))
             return None
         task = Task(
             name=entry.name,
             path=entry.path,
-            sha256=sha256,
+            sha256=found.sha256,
             place=self._place,
             grader=self._terms["grader"],
             edition=self._edition.model_dump_json(),
@@ -217,7 +232,7 @@ class _Batch:
             seconds=self._options.seconds or (RERUN_BACKSTOP if self._each.rerun else BACKSTOP),
             judge=self._options.judge,
         )
-        return _Todo(entry, key, task)
+        return _Todo(entry, found.key, task)
 
     def _collect(self, done: "Collection[Future[Judged]]") -> None:
         """Note what has become of tasks. One whose worker is lost is handed out once more."""

@@ -33,23 +33,24 @@ from autograder.dashboard.table import (
     student_of,
 )
 from autograder.gradebook.grades import FinalGrade
-from errors import MissingDependency
-from utils import write_text
+from autograder.gradebook.private import write_private
+from errors import MissingDependency, UsageError
 
 TEMPLATES = Path(__file__).resolve().parent
 FIRST = 12  # of a long list: the rest is folded away
 MOST_SLOW, MOST_CRASHED, MOST_PAIRS = 10, 10, 50
+NOTHING: dict[str, Any] = {"slowest": [], "times": "", "pairs": None, "more_pairs": 0, "why_no_pairs": ""}
 
 
 def write_dashboard(folder: ClassFolder, grades: Sequence[FinalGrade], private: bool = True) -> Path:
-    """Write `index.html` into a class' folder and return its path.
+    """Write `index.html` into a class' folder, readable for its owner alone, and return its path.
 
     Unless `private`, the page shows of a student what the grade calls them and nothing else that says who it is: no
-    links, no free text, nothing by entry. Raises UsageError where a file in the folder is damaged, MissingDependency
-    where Jinja2 is not installed.
+    links, no free text, nothing by entry. Raises UsageError where a file in the folder is damaged or the page cannot be
+    written, MissingDependency where Jinja2 is not installed.
     """
     target = folder.out / "index.html"
-    write_text(target, render(folder, grades, private))
+    write_private(target, render(folder, grades, private))
     return target
 
 
@@ -113,7 +114,7 @@ def page_of(folder: ClassFolder, grades: Sequence[FinalGrade], private: bool) ->
         "review": [row for row in rows if row.open_items],
         "crashes": crashes(grades),
         "most_crashed": MOST_CRASHED,
-    } | (_of_entries(folder, grades) if private else {"slowest": [], "times": "", "pairs": None, "more_pairs": 0})
+    } | (_of_entries(folder, grades) if private else NOTHING)
 
 
 def _places(filters: dict[str, Filter]) -> list[dict[str, str]]:
@@ -132,14 +133,28 @@ def _ranks(letters: Filter) -> dict[str, int]:
 
 def _of_entries(folder: ClassFolder, grades: Sequence[FinalGrade]) -> dict[str, Any]:
     """Return what is told by entry: how long each took, and which are alike."""
-    students = {grade.entry.name: student_of(grade) for grade in grades if grade.entry}
-    timings, pairs = read_timings(folder.timings), read_pairs(folder.similarity)
+    groups: dict[str, list[str]] = {}
+    for grade in grades:
+        if grade.entry:
+            groups.setdefault(grade.entry.name, []).append(student_of(grade))
+    students = {name: line(", ".join(members)) for name, members in groups.items()}
+    timings = read_timings(folder.timings)
+    pairs, why_no_pairs = _pairs(folder)
     return {
         "slowest": [_slow(timing, students) for timing in timings[:MOST_SLOW]],
         "times": _times(timings),
         "pairs": None if pairs is None else [_alike(pair, students) for pair in pairs[:MOST_PAIRS]],
         "more_pairs": max(0, len(pairs or []) - MOST_PAIRS),
+        "why_no_pairs": why_no_pairs,
     }
+
+
+def _pairs(folder: ClassFolder) -> tuple[list[Pair] | None, str]:
+    """Return the pairs that are alike, and why there are none to show, if their file is damaged."""
+    try:
+        return read_pairs(folder.similarity), ""
+    except UsageError as error:  # the grades are shown all the same
+        return None, line(str(error))
 
 
 def _slow(timing: Timing, students: dict[str, str]) -> tuple[str, str, str]:

@@ -45,12 +45,16 @@ class CheckRate:
 
 
 def headline(grades: Sequence[FinalGrade], filters: dict[str, Filter]) -> list[Count]:
-    """Return the numbers at the top. Those that are mostly nought are left out when they are."""
-    statuses = Counter(map(status_of, grades))
+    """Return the numbers at the top. Those that are mostly nought are left out when they are.
+
+    Where something is counted that was handed in, a group's counts once; else students are.
+    """
+    handed = {grade.entry.name: status_of(grade) for grade in grades if grade.entry}
+    statuses = Counter([*handed.values(), *(status_of(grade) for grade in grades if not grade.entry)])
     flags = {option.value: option.count for option in filters["only"].options}
     status, only = filters["status"], filters["only"]
     always = [
-        Count("submissions", len(grades) - statuses["absent"]),
+        Count("submissions", len(handed)),
         Count("graded", statuses["graded"], status.link("graded")),
         Count("unreadable", statuses["unreadable"], status.link("unreadable")),
         Count("ungraded: grader failed", statuses["ungraded"], status.link("ungraded")),

@@ -60,7 +60,7 @@ def read_pairs(path: Path) -> list[Pair] | None:
         if content["format"] != PAIRS_FORMAT:
             raise ValueError(f"format {content['format']} instead of {PAIRS_FORMAT}")
         return [_pair(data) for data in content["pairs"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be used ({error!r}): look for similar submissions again") from error
 
 

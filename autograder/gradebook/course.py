@@ -10,8 +10,11 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from autograder.gradebook.late import LETTERS
+from autograder.gradebook.private import write_private
 from autograder.toml_file import Table, read_toml, validated
 from errors import UsageError
+
+REMEMBERED = "class-file"  # in OUT: the path of the file that was named last with --class
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Days = Annotated[float, Field(strict=True, gt=0.0, le=365.0)]
@@ -26,6 +29,9 @@ def known_letter(letter: str) -> str:
 
 
 Letter = Annotated[str, AfterValidator(known_letter)]
+
+
+Points = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 
 
 class Canvas(Table):
@@ -66,6 +72,7 @@ class Course(Table):
     accommodations: tuple[Accommodation, ...] = ()
     groups: tuple[Group, ...] = ()
     submitted: dict[str, Time] = Field(default={})  # by student, where the platform does not tell, or is wrong
+    counts: dict[str, Text] = Field(default={})  # by student, the name of the entry, where several may count
 
     @model_validator(mode="after")
     def _canvas_needs_a_roster(self) -> Self:
@@ -79,7 +86,7 @@ class Override(Table):
 
     student: Text
     letter: Letter | None = None
-    points: Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)] | None = None
+    points: Points | None = None
     reason: Text
 
     @model_validator(mode="after")
@@ -95,15 +102,38 @@ class Overrides(Table):
     overrides: tuple[Override, ...] = ()
 
 
+def find_class(path: Path | None, out: Path) -> Path | None:
+    """Return the file that a class is in: `path`, or the one remembered in OUT, or `class.toml` there, if there is one.
+
+    Raises UsageError if the one remembered is gone: without it, grades would silently be others.
+    """
+    if path is not None:
+        return path
+    memory, default = out / REMEMBERED, out / "class.toml"
+    try:
+        remembered = Path(memory.read_text(encoding="utf-8").rstrip("\n"))
+    except FileNotFoundError:
+        return default if default.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{memory} cannot be read ({error}): remove it, and name the class with --class") from error
+    if not remembered.is_file():
+        raise UsageError(f"{remembered} is gone, the class file named before: name it with --class, or remove {memory}")
+    return remembered
+
+
+def remember_class(path: Path, out: Path) -> None:
+    """Note in OUT which file the class is in, for the commands that do not name it."""
+    write_private(out / REMEMBERED, f"{path.absolute()}\n")
+
+
 def read_course(path: Path | None, out: Path) -> Course:
-    """Return the class in a file; without one, in `class.toml` in OUT, or one of which nothing is known.
+    """Return the class in a file; without one, in the file that find_class finds, or one of which nothing is known.
 
     The path of the roster in it is absolute. Raises UsageError, which names file and key.
     """
-    default = out / "class.toml"
-    if path is None and not default.exists():
+    path = find_class(path, out)
+    if path is None:
         return Course()
-    path = path or default
     course = validated(Course, read_toml(path), path)
     if course.roster is None:
         return course

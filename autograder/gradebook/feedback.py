@@ -2,7 +2,7 @@
 
 For a submission from Canvas it has the name of what was uploaded there, and `.html`: Canvas' "Upload submissions"
 finds the student by it. For any other it is `ID.html`. Where what is entered is not what the grader gave, the report
-begins with that; why is for the course staff to say.
+begins with that; why is for the course staff to say. Where nothing is entered yet, the report waits as well.
 """
 
 import re
@@ -50,7 +50,7 @@ def _reports(grades: Sequence[FinalGrade], out: Path) -> Iterator[tuple[str, Pat
         if grade.entry:
             notices.setdefault(grade.entry.name, set()).add(_notice(grade))
     for grade in grades:
-        if grade.entry is None or grade.row is None or grade.row.status != "graded":
+        if grade.entry is None or grade.row is None or grade.row.status != "graded" or grade.withheld:
             continue
         notice = _notice(grade)
         if is_canvas(grade.entry):

@@ -25,3 +25,4 @@ class FinalGrade:
     open_items: tuple[str, ...] = ()
     matched: bool = True  # whether the roster knows the student; True without a roster
     section: str = ""
+    withheld: str = ""  # why nothing is entered, whatever `letter` and `points` are: a person has to say more

@@ -28,7 +28,7 @@ def days_begun(submitted: datetime, due: datetime, free_days: float) -> int:
 
 def penalised(before: Standing, max_points: float, late: Late, days: int) -> Standing:
     """Return a standing after what so many days of lateness cost."""
-    if not days or not late.costs or before.letter is None:
+    if not days or not late.costs or (before.letter is None and before.points is None):
         return before
     when = f"{_count(days, 'day')} late"
     if late.max_days is not None and days > late.max_days:
@@ -60,7 +60,7 @@ def _fewer_points(before: Standing, max_points: float, percent: float, when: str
     """Take points off, in per cent of the maximum; the letter stays."""
     if not percent or not before.points:
         return before
-    points = round(max(0.0, before.points - max_points * percent / 100), 6)
+    points = min(before.points, round(max(0.0, before.points - max_points * percent / 100), 6))
     step = f"{when}: {percent:g} % of {max_points:g} points: {before.points:g} become {points:g}"
     return Standing(before.letter, points, (*before.steps, step))
 

@@ -63,24 +63,36 @@ class _Index:
         self.canvas = {key(student.canvas_id): student for student in students if student.canvas_id}
         self.sis = {key(student.sis_id): student for student in students if student.sis_id}
         self.login = {key(student.login): student for student in students if student.login}
-        by_local = defaultdict(list)
+        self.local, self.named = defaultdict[str, list[Student]](list), defaultdict[str, list[Student]](list)
         for student in students:
-            by_local[key(student.login).partition("@")[0]].append(student)
-        self.local = {name: found[0] for name, found in by_local.items() if name and len(found) == 1}
-        self.ids = {key(student.id) for student in students}
+            self.local[key(student.login).partition("@")[0]].append(student)
+            for name in student.names():
+                self.named[name].append(student)
         self.strangers: dict[str, Student] = {}
 
     def stranger(self, own: str, name: str) -> Student:
         """Return the one student of this ID that the roster does not know; the ID is nobody's in the roster."""
         own = own or "unnamed"
-        while key(own) in self.ids:
+        while key(own) in self.named:
             own += " (unmatched)"
         return self.strangers.setdefault(key(own), Student(own, name, known=False))
 
     def by_email(self, email: str) -> Student | None:
-        """Return the student with a login that is this address, or its first part."""
+        """Return the student with a login that is this address, or its first part and nobody else's."""
         address = key(email)
-        return self.login.get(address) or self.local.get(address.partition("@")[0])
+        alike = self.alike(email)
+        is_clear = len(alike) == 1 and "@" not in alike[0].login
+        return self.login.get(address) or (alike[0] if is_clear else None)
+
+    def alike(self, email: str) -> list[Student]:
+        """Return the students with a login that begins as this address does: others may have the same at home."""
+        first = key(email).partition("@")[0]
+        return self.local.get(first, []) if first else []
+
+    def by_itself(self, own: str) -> Student | None:
+        """Return the one student whom an ID names, of any kind."""
+        found = self.named.get(key(own), [])
+        return self.login.get(key(own)) or (found[0] if len(found) == 1 else None)
 
 
 @dataclass(frozen=True)
@@ -104,15 +116,18 @@ def _handed(entry: Entry, row: Row | None, index: _Index) -> Handed:
         if len(found) > 1:
             names = " and ".join(student.id for student in found)
             doubts.append(f"{_shown(entry)}: number and e-mail belong to two students, {names}: it is given to neither")
+        elif not found and (alike := [] if is_canvas(entry) else index.alike(person.email)):
+            names = " or ".join(student.id for student in alike)
+            doubts.append(f"{_shown(entry)}: {person.email} is not in the roster: is it {names}, or somebody else?")
         students.append(found[0] if len(found) == 1 else _stranger(entry, person, index))
-    return Handed(entry, row, tuple(dict.fromkeys(students)), (*doubts, *_other_id(entry, row, students)))
+    return Handed(entry, row, tuple(dict.fromkeys(students)), (*doubts, *_other_id(entry, row, students, index)))
 
 
 def _by_itself(entry: Entry, row: Row | None, person: _Person, index: _Index) -> Student:
     """Return the student that an entry names where no platform says anything."""
     own = entry.student_id or (row.student_id if row else "") or key(stem(entry))
     own = one_line(own, LONGEST)
-    return index.login.get(key(own)) or index.local.get(key(own)) or index.stranger(own, person.name)
+    return index.by_itself(own) or index.stranger(own, person.name)
 
 
 def _by_platform(entry: Entry, person: _Person, index: _Index) -> list[Student]:
@@ -130,14 +145,16 @@ def _stranger(entry: Entry, person: _Person, index: _Index) -> Student:
     return index.stranger(own or one_line(entry.name, LONGEST), person.name)
 
 
-def _other_id(entry: Entry, row: Row | None, students: Sequence[Student]) -> list[str]:
+def _other_id(entry: Entry, row: Row | None, students: Sequence[Student], index: _Index) -> list[str]:
     """Return the doubt about a submission that says another ID than the platform, where both are known."""
     expected = frozenset[str]().union(*(student.names() for student in students))
     if entry.student_id:
         expected |= {key(entry.student_id)}
     elif all(not student.known for student in students) and not entry.email:
         return []  # there is but a number of the platform
-    if row is None or row.summary is None or key(row.student_id) in expected or _is_unnamed(entry, row):
+    if row is None or row.summary is None or key(row.student_id) in expected:
+        return []
+    if _is_unnamed(entry, row) and key(row.student_id) not in index.named:
         return []
     whose = " and ".join(student.id for student in students)
     return [f"{_shown(entry)} is {whose}'s, but calls itself {one_line(row.student_id, LONGEST)}"]
@@ -145,8 +162,8 @@ def _other_id(entry: Entry, row: Row | None, students: Sequence[Student]) -> lis
 
 def _is_unnamed(entry: Entry, row: Row) -> bool:
     """Say whether a submission names nobody: a zip without a folder is graded under the name that Canvas gave it."""
-    name, own = (re.sub(r"[^a-z0-9]", "", text.lower()) for text in (stem(entry), row.student_id))
-    return is_canvas(entry) and name.startswith(own)
+    name, own = (re.sub(r"[\W_]", "", text.casefold()) for text in (stem(entry), row.student_id))
+    return is_canvas(entry) and bool(own) and name.startswith(own)
 
 
 def _shown(entry: Entry) -> str:

@@ -1,8 +1,9 @@
 """Who is in the class? The CSV that Canvas exports from its gradebook, or one with some of the same columns."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autograder.report.plain import one_line
@@ -10,6 +11,9 @@ from errors import UsageError
 
 COLUMNS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
 LONGEST = 200  # characters of a name
+TOTAL, TESTER = "Points Possible", "Student, Test"  # rows of Canvas' that are nobody's
+READ_ONLY = "(read only)"  # in the row of the points: a column that Canvas computes
+NUMBERED = re.compile(r".*\([0-9]+\)", re.DOTALL)  # the title of an assignment
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,14 @@ class Student:
 
 @dataclass(frozen=True)
 class Roster:
-    """The students of a class in the file's order, and the titles of the assignments that the file has columns for."""
+    """The students of a class in the file's order, and the assignments that the file has columns for.
+
+    `points` are what can be had for an assignment at most, by its title, as the file says it: "100".
+    """
 
     students: tuple[Student, ...]
     assignments: tuple[str, ...] = ()
+    points: Mapping[str, str] = field(default_factory=dict)
 
 
 def key(text: str) -> str:
@@ -51,6 +59,8 @@ def read_roster(path: Path) -> Roster:
             header = [name or "" for name in rows.fieldnames or ()]
             if "Student" not in header or not {"ID", "SIS Login ID"} & set(header):
                 mend = "export the gradebook from Canvas, or give the columns Student and SIS Login ID"
+                if len(header) == 1 and {";", "\t"} & set(header[0]):
+                    mend = "separate them by commas: in Excel, save it as CSV UTF-8 (comma delimited)"
                 raise UsageError(f"{path}:1: the columns are {', '.join(header) or 'none'}: {mend}")
             lines = [(rows.line_num, row) for row in rows]
     except OSError as error:
@@ -58,13 +68,18 @@ def read_roster(path: Path) -> Roster:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"the roster {path} is no CSV in UTF-8: {error}") from error
     students = [_student(row, f"{path}:{line}") for line, row in lines if _is_a_person(row)]
+    if not students:
+        raise UsageError(f"{path}: no student is in it: export the gradebook from Canvas once students are enrolled")
     _each_once(path, students)
-    return Roster(tuple(students), tuple(name for name in header if name not in COLUMNS))
+    total: Mapping[str, str | None] = next((row for _, row in lines if (row["Student"] or "").strip() == TOTAL), {})
+    points = {title: (total.get(title) or "").strip() for title in header if NUMBERED.fullmatch(title.strip())}
+    assignments = tuple(title for title in points if points[title].lower() != READ_ONLY)
+    return Roster(tuple(students), assignments, {title: points[title] for title in assignments})
 
 
 def _is_a_person(row: Mapping[str, str | None]) -> bool:
-    """Say whether a row is about somebody: Canvas puts one or two others below the header."""
-    return (row["Student"] or "").strip() not in ("", "Points Possible")
+    """Say whether a row is about somebody: Canvas puts one or two others below the header, and its test student."""
+    return (row["Student"] or "").strip() not in ("", TOTAL, TESTER)
 
 
 def _student(row: Mapping[str, str | None], where: str) -> Student:
@@ -77,10 +92,10 @@ def _student(row: Mapping[str, str | None], where: str) -> Student:
 
 def _each_once(path: Path, students: Sequence[Student]) -> None:
     """Raise UsageError if two rows have the same ID of a kind."""
-    for column, field in (("ID", "canvas_id"), ("SIS User ID", "sis_id"), ("SIS Login ID", "login"), ("ID", "id")):
+    for column, kind in (("ID", "canvas_id"), ("SIS User ID", "sis_id"), ("SIS Login ID", "login"), ("ID", "id")):
         seen: dict[str, Student] = {}
         for student in students:
-            value = key(getattr(student, field))
+            value = key(getattr(student, kind))
             if value and value in seen:
                 names = f"{seen[value].name} and {student.name}"
                 raise UsageError(f"{path}: {names} have the same {column} {value}: each student has one line")

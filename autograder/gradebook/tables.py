@@ -1,11 +1,12 @@
 """What is entered where? `grades.csv` holds everything, `canvas.csv` is imported, `unmatched.csv` is for a person.
 
-Cells may come from strangers: none of them is a formula for a spreadsheet, and none holds a control character.
+Cells may come from strangers: none of them is a formula for a spreadsheet, and none holds a control character. Only
+what Canvas wrote itself, and has to find again, is in canvas.csv as it was: IDs, logins, sections and the title.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from autograder.gradebook.course import Canvas
@@ -21,6 +22,7 @@ GRADES = (
     *("id", "name", "section", "status", "letter", "points", "max points", "days late"),
     *("steps", "open items", "entry", "report"),
 )
+FREE_TEXT = ("steps", "open items")  # columns of grades.csv where a sentence may say whose it is
 UNMATCHED = ("what", "id", "name", "entry", "why")
 MARK = "\ufeff"  # tells Excel that this is UTF-8; Canvas needs none
 NOTHING = "nothing handed in"
@@ -44,9 +46,11 @@ def status_of(grade: FinalGrade) -> str:
     return grade.row.status if grade.row else "not graded yet"
 
 
-def write_grades(path: Path, grades: Iterable[FinalGrade]) -> None:
-    """Write everything, a line a student."""
-    _write(path, [GRADES, *(_line(grade) for grade in grades)], MARK)
+def write_grades(path: Path, grades: Iterable[FinalGrade], without: Collection[str] = ()) -> None:
+    """Write everything, a line a student, but for some columns."""
+    rows = [GRADES, *(_line(grade) for grade in grades)]
+    kept = [index for index, column in enumerate(GRADES) if column not in without]
+    _write(path, [[cell(row[index]) for index in kept] for row in rows], MARK)
 
 
 def write_canvas(
@@ -66,12 +70,15 @@ def write_canvas(
         entered = entry_for(grade, canvas)
         if student and entered:
             one = student
-            rows.append((one.name, one.canvas_id, one.sis_id, one.login, one.section, entered))
+            # Canvas knows a student by the IDs, so the name, which students choose, can be changed; the IDs cannot.
+            rows.append((cell(one.name), one.canvas_id, one.sis_id, one.login, one.section, entered))
     _write(path, rows)
 
 
 def entry_for(grade: FinalGrade, canvas: Canvas) -> str:
     """Return what is entered for a student; empty if there is nothing that Canvas takes."""
+    if grade.withheld:
+        return ""
     if canvas.enter == "points":
         return number(grade.points)
     return grade.letter if grade.letter in LADDER else ""
@@ -86,11 +93,13 @@ def write_unmatched(path: Path, grades: Iterable[FinalGrade], canvas: Canvas | N
             what, why = "student", NOTHING
         elif not grade.matched:
             what, why = "entry", "the roster does not know whose it is"
+        elif grade.withheld:
+            what, why = "student", grade.withheld
         elif canvas and not entry_for(grade, canvas):
             what, why = "student", f"nothing to enter: {grade.letter or status_of(grade)}"
         else:
             continue
-        rows.append((what, grade.student_id, grade.student_name, entry, why))
+        rows.append([cell(text) for text in (what, grade.student_id, grade.student_name, entry, why)])
     _write(path, rows, MARK)
 
 
@@ -107,7 +116,7 @@ def _line(grade: FinalGrade) -> Sequence[str]:
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]], mark: str = "") -> None:
-    """Write cells as CSV."""
+    """Write rows as CSV. Each cell is safe already: see `cell`."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([cell(value) for value in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     write_private(path, mark + text.getvalue())

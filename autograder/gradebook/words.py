@@ -4,10 +4,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from autograder.gradebook.course import Course, Override
 from autograder.gradebook.roster import Student, key
 from errors import UsageError
+
+Said = TypeVar("Said")
+
+
+@dataclass(frozen=True)
+class Counting:
+    """The entry that counts, and where the TA says so."""
+
+    entry: str
+    where: str
 
 
 @dataclass
@@ -19,6 +30,7 @@ class Words:
     submitted: dict[str, datetime] = field(default_factory=dict)
     overrides: dict[str, Override] = field(default_factory=dict)
     groups: list[frozenset[str]] = field(default_factory=list)
+    counts: dict[str, Counting] = field(default_factory=dict)
 
     def team(self, student: Student) -> frozenset[str]:
         """Return the IDs of those who share a submission with a student, with the student's own."""
@@ -30,10 +42,11 @@ class Names:
 
     def __init__(self, students: Iterable[Student], is_complete: bool = True) -> None:
         """Take the students of a class; where they are not complete, an unknown name is nobody's yet, and no error."""
+        self.students = tuple(students)
         self.is_complete = is_complete
         self.by_id: dict[str, Student] = {}
         self.by_key: dict[str, list[Student]] = {}
-        for student in students:
+        for student in self.students:
             self.by_id[key(student.id)] = student
             for name in student.names():
                 self.by_key.setdefault(name, []).append(student)
@@ -42,6 +55,7 @@ class Names:
         """Return the ID of the student of this name. Raises UsageError, beginning with `where`, for nobody or two."""
         own = self.by_id.get(key(name))
         found = [own] if own else self.by_key.get(key(name), [])
+        found = [student for student in found if student.known] or found
         if len(found) > 1:
             names = ", ".join(student.id for student in found)
             raise UsageError(f"{where}: '{name}' may be any of {names}: write one of these")
@@ -54,22 +68,27 @@ def resolve(course: Course, overrides: Sequence[Override], names: Names, course_
     """Return what was said about whom. Raises UsageError, which names file and entry, for a student nobody knows."""
     words = Words()
     for number, extension in enumerate(course.extensions, 1):
-        if found := names.find(extension.student, f"{course_file}: extensions.{number}"):
-            _more_days(words, found, extension.days, f"extension of {extension.days:g}", extension.reason)
+        where = f"{course_file}: extensions.{number}"
+        if found := names.find(extension.student, where):
+            _more_days(words, found, extension.days, f"extension of {extension.days:g}", extension.reason, where)
     for number, accommodation in enumerate(course.accommodations, 1):
-        if found := names.find(accommodation.student, f"{course_file}: accommodations.{number}"):
-            _more_days(words, found, accommodation.days, f"accommodation of {accommodation.days:g}")
+        where = f"{course_file}: accommodations.{number}"
+        if found := names.find(accommodation.student, where):
+            _more_days(words, found, accommodation.days, f"accommodation of {accommodation.days:g}", "", where)
     for name, time in course.submitted.items():
-        if found := names.find(name, f"{course_file}: submitted.{name}"):
-            words.submitted[found] = time
+        where = f"{course_file}: submitted.{name}"
+        if found := names.find(name, where):
+            _once(words.submitted, found, time, where)
+    for name, entry in course.counts.items():
+        where = f"{course_file}: counts.{name}"
+        if found := names.find(name, where):
+            _once(words.counts, found, Counting(entry, where), where)
     for number, group in enumerate(course.groups, 1):
         _add_group(words, group.members, names, f"{course_file}: groups.{number}")
     for number, override in enumerate(overrides, 1):
         where = f"{out / 'overrides.toml'}: overrides.{number}"
         if found := names.find(override.student, where):
-            if found in words.overrides:
-                raise UsageError(f"{where}: {found} has one already: make them one")
-            words.overrides[found] = override
+            _once(words.overrides, found, override, where)
     return words
 
 
@@ -78,8 +97,18 @@ def because(reason: str) -> str:
     return f" ({reason})" if reason else ""
 
 
-def _more_days(words: Words, student: str, days: float, what: str, reason: str = "") -> None:
-    """Move a student's due date."""
+def _once(said: dict[str, Said], student: str, word: Said, where: str) -> None:
+    """Note what was said about a student. Raises UsageError if something was: under another ID, perhaps."""
+    if student in said:
+        raise UsageError(f"{where}: {student} has one already: make them one")
+    said[student] = word
+
+
+def _more_days(words: Words, student: str, days: float, what: str, reason: str, where: str) -> None:
+    """Move a student's due date. Raises UsageError if the same kind of list did it before."""
+    kind = what.partition(" ")[0]
+    if any(text.startswith(kind) for text in words.why.get(student, ())):
+        raise UsageError(f"{where}: {student} has one already: make them one")
     words.extra_days[student] = words.extra_days.get(student, 0.0) + days
     words.why.setdefault(student, []).append(what + because(reason))
 

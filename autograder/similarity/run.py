@@ -17,6 +17,7 @@ from autograder.batch.folder import ClassFolder
 from autograder.batch.found import find_entries
 from autograder.batch.records import Entry
 from autograder.editions import Edition
+from autograder.gradebook.choosing import time_of
 from autograder.similarity.pages import as_json, page_name, render_index, render_pair, unusual_from
 from autograder.similarity.process import Comparison, check_packages, compare
 from autograder.similarity.sources import Source, handout_texts, read_source
@@ -65,12 +66,20 @@ def counting(entries: Iterable[Entry]) -> list[Entry]:
 
     Who a zip says that it is from does not matter here: anybody can write another's name.
     """
-    last: dict[str, Entry] = {}
-    for entry in entries:
-        who = f"id {entry.student_id}" if entry.student_id else f"name {entry.name}"
-        if who not in last or entry.attempt > last[who].attempt:
-            last[who] = entry
+    last = {_who(entry): entry for entry in sorted(entries, key=_order)}
     return sorted(last.values(), key=lambda entry: entry.name)
+
+
+def _who(entry: Entry) -> tuple[str, str]:
+    """Return whose an entry is, as far as a platform says it."""
+    facts = {"number": entry.platform_id, "e-mail": entry.email, "id": entry.student_id or "", "name": entry.name}
+    return next((kind, text) for kind, text in facts.items() if text.strip(" ;"))
+
+
+def _order(entry: Entry) -> tuple[int, float, str]:
+    """Return what decides which entry of a student counts: the highest attempt, as in the gradebook."""
+    time = time_of(entry)
+    return entry.attempt, time.timestamp() if time else 0.0, entry.name
 
 
 def _labels(archives: Sequence[Path]) -> list[str]:

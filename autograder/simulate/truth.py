@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.batch.folder import ClassFolder
-from autograder.batch.journal import read_journal
+from autograder.batch.journal import current_rows
 from autograder.batch.records import Entry, Row
 from errors import UsageError
 from utils import write_text
@@ -85,7 +85,7 @@ def compare_with_truth(folder: Path, out: Path) -> list[str]:
     truths = read_truth(folder)
     results = ClassFolder(Path(out))
     entries = {entry.name: entry for entry in results.read_entries()[0]}
-    rows = read_journal(results.journal)
+    rows = current_rows(results)
     wrong = [f"{name}: it was found, and nobody handed it in" for name in entries if name not in truths]
     for name, truth in truths.items():
         if name not in entries:
