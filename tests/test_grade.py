@@ -282,7 +282,7 @@ def test_an_error_of_the_grader_is_no_grade(
     def broken(*_: object) -> None:
         raise GraderError("the sandbox fell over")
 
-    monkeypatch.setattr(Sandbox, "call", broken)
+    monkeypatch.setattr(Sandbox, "_ask", broken)
     argv = [str(master), "--sandbox", "none", "--data", str(tmp_path / "data"), "--checkpoint", "storybook"]
     assert main(["grade", *argv, "-o", str(tmp_path / "out")]) == 3
     result = read_result(tmp_path / "out" / "result.json")
