@@ -96,7 +96,8 @@ class _Judging:
     done: dict[str, CheckResult] = field(default_factory=dict)
     answers: dict[str, tuple[HiddenCheck, Prepared, Answer]] = field(default_factory=dict)
     late: dict[str, list[str]] = field(default_factory=dict)  # by file: out of time, or the sandbox went down
-    right: dict[str, tuple[Prepared, Reply]] = field(default_factory=dict)  # what needs no process of its own
+    inputs: dict[str, Prepared] = field(default_factory=dict)
+    right: dict[str, Reply] = field(default_factory=dict)  # what needs no process of its own
 
     @property
     def course(self) -> Course:
@@ -128,26 +129,22 @@ class _Judging:
             return
         with contextlib.suppress(Exception):  # ours: it shows where it belongs, in the check that it concerns
             prepared = [self.prepared(check) for check in checks]
-            calls = [
-                Call(check.call, one.case, check.seconds, most_bytes(one))
-                for check, one in zip(checks, prepared, strict=True)
-            ]
+            calls = [_call(check, one) for check, one in zip(checks, prepared, strict=True)]
             replies = self.sandbox.call_all(calls, TOGETHER)
             for check, one, reply in zip(checks, prepared, replies, strict=True):
                 if reply and equals(check, one, reply.outputs):
-                    self.right[check.name] = (one, reply)
+                    self.right[check.name] = reply
 
     def prepared(self, check: HiddenCheck) -> Prepared:
         """Return a check's inputs, and what the master makes of them."""
-        return prepare(check, bytes.fromhex(self.seed), self.course)
+        if check.name not in self.inputs:
+            self.inputs[check.name] = prepare(check, bytes.fromhex(self.seed), self.course)
+        return self.inputs[check.name]
 
     def ask(self, check: HiddenCheck) -> CheckResult:
         """Run a check in the sandbox, unless that was done, and compare."""
-        if check.name in self.right:
-            prepared, reply = self.right[check.name]
-        else:
-            prepared = self.prepared(check)
-            reply = self.sandbox.call(Call(check.call, prepared.case, check.seconds, most_bytes(prepared)))
+        prepared = self.prepared(check)
+        reply = self.right.get(check.name) or self.sandbox.call(_call(check, prepared))
         if reply.status == "ok":
             self.answers[check.name] = (check, prepared, reply.outputs)
         elif reply.lost or reply.status == "timeout":
@@ -167,6 +164,11 @@ class _Judging:
             if len(showing) > len(against):
                 believed.append(sentence)
         return replace(result, misconceptions=tuple(believed))
+
+
+def _call(check: HiddenCheck, prepared: Prepared) -> Call:
+    """Return what the sandbox is asked for."""
+    return Call(check.call, prepared.case, check.seconds, most_bytes(prepared))
 
 
 def most_bytes(prepared: Prepared) -> int:

@@ -20,6 +20,7 @@ from autograder.batch.journal import current_rows, read_journal
 from autograder.batch.judging import Judged, Task, judge_entry
 from autograder.batch.records import Row
 from autograder.batch.workers import Workers
+from autograder.isolation import sandbox
 from errors import SandboxError, UsageError
 from tests.batch_stub import grade, grade_class, options, write_class, write_table
 
@@ -271,7 +272,7 @@ def test_what_changes_while_it_waits_is_no_grade(
 
 
 def test_a_class_without_a_sandbox_is_not_begun(school: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "usable_backends", lambda: {"bwrap": "it is not installed", "none": ""})
+    monkeypatch.setitem(sandbox.REASONS, "bwrap", lambda: "it is not installed")
     with pytest.raises(SandboxError, match="no sandbox of kind 'bwrap': it is not installed"):
         grade_class(school, tmp_path / "out", backend=None)
     assert not (tmp_path / "out").exists()

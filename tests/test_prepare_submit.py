@@ -746,7 +746,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pyt
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(submission_check, "_CappedFile", refuse)
+    monkeypatch.setattr(submission_check, "CappedFile", refuse)
     with pytest.raises(SubmissionError, match=r"cannot read .*abc123.zip: Permission denied"):
         verify(VALID, tmp_path)
 

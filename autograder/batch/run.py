@@ -26,8 +26,8 @@ from autograder.batch.workers import Threads, Workers
 from autograder.editions import Edition, read_edition
 from autograder.grade import Options, check_checkpoint, kept_secret
 from autograder.isolation.backends import Backend
-from autograder.isolation.sandbox import usable_backends
-from errors import MinLlamaError, SandboxError
+from autograder.isolation.sandbox import usable
+from errors import MinLlamaError
 
 ROOT = Path(__file__).resolve().parents[2]
 UNGRADED, INTERRUPTED = 3, 130  # exit statuses
@@ -95,10 +95,8 @@ def run_batch(folder: Path, edition_name: str, out: Path, options: BatchOptions,
 def _check(edition: Edition, options: BatchOptions) -> None:
     """Raise MinLlamaError for what would go wrong with every submission."""
     check_checkpoint(edition, options.of_each(None))
-    backend = options.backend or "bwrap"
-    reason = "" if options.dask else usable_backends()[backend]
-    if reason:
-        raise SandboxError(f"no sandbox of kind '{backend}': {reason}")
+    if not options.dask:
+        usable(options.backend)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from autograder.dashboard.table import (
 )
 from autograder.gradebook.grades import FinalGrade
 from autograder.gradebook.private import write_private
-from errors import MissingDependency, UsageError
+from autograder.report.templates import environment
+from errors import UsageError
 
 TEMPLATES = Path(__file__).resolve().parent
 FIRST = 12  # of a long list: the rest is folded away
@@ -56,21 +57,11 @@ def write_dashboard(folder: ClassFolder, grades: Sequence[FinalGrade], private: 
 
 def render(folder: ClassFolder, grades: Sequence[FinalGrade], private: bool = True) -> str:
     """Return the page as HTML; raises as `write_dashboard` does."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingDependency("the dashboard", "jinja2") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    templates = environment(TEMPLATES, "the dashboard")
+    from markupsafe import Markup  # comes with Jinja2
+
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("index.css", "index.js"))
-    return environment.get_template("index.html").render(
+    return templates.get_template("index.html").render(
         page_of(folder, grades, private),
         style=Markup(style),
         script=Markup(script),

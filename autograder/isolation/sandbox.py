@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, in which the sandbox can sta
 
     from component_checks import Case
 
-__all__ = ["Backend", "Call", "Failure", "Reply", "Sandbox", "Script", "open_sandbox", "usable_backends"]
+__all__ = ["Backend", "Call", "Failure", "Reply", "Sandbox", "Script", "open_sandbox", "usable", "usable_backends"]
 
 MB = 1 << 20
 STARTING = 60.0  # seconds that a worker may take until it is ready: it imports torch
@@ -97,6 +97,16 @@ def usable_backends() -> dict[Backend, str]:
     return {backend: reason() for backend, reason in REASONS.items()}
 
 
+def usable(backend: Backend | None) -> Backend:
+    """Return a backend, bwrap for None. Raises SandboxError, with the remedy, if this machine cannot have it."""
+    chosen: Backend = backend or "bwrap"
+    if chosen not in PLACES:
+        raise UsageError(f"no sandbox is called '{chosen}': choose from {', '.join(PLACES)}")
+    if reason := REASONS[chosen]():
+        raise SandboxError(f"no sandbox of kind '{chosen}': {reason}")
+    return chosen
+
+
 def open_sandbox(
     backend: Backend | None, workspace: Path, environment: Sequence[str], limits: editions.Limits
 ) -> "Sandbox":
@@ -105,12 +115,7 @@ def open_sandbox(
     `workspace` is the folder of its files, which none of its processes can change. Raises SandboxError, which names the
     remedy, if this machine has no such sandbox or lacks a distribution of `environment`.
     """
-    chosen: Backend = backend or "bwrap"
-    if chosen not in PLACES:
-        raise UsageError(f"no sandbox is called '{chosen}': choose from {', '.join(PLACES)}")
-    if reason := REASONS[chosen]():
-        raise SandboxError(f"no sandbox of kind '{chosen}': {reason}")
-    return Sandbox(chosen, workspace, build_environment(environment), limits)
+    return Sandbox(usable(backend), workspace, build_environment(environment), limits)
 
 
 class Sandbox:

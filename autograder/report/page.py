@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autograder.report.plain import one_line, plain
+from autograder.report.templates import environment
 from autograder.result import CheckResult, Finding, OutputResult, Result, Severity, Stage, Status
 from component_checks import CHECKS
-from errors import MissingDependency
 from submission_rules import FILES, SUBMISSION
 from utils import write_text
 
@@ -114,20 +114,9 @@ def render(result: Result) -> str:
 @functools.cache
 def _template() -> "Template":
     """Return the page's template, compiled once. Raises MissingDependency where Jinja2 is not installed."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependency("the student's page", "jinja2") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["marked"] = _marked
-    return environment.get_template("report.html")
+    templates = environment(TEMPLATES, "the student's page")
+    templates.filters["marked"] = _marked
+    return templates.get_template("report.html")
 
 
 def page_of(result: Result) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from autograder.report.plain import one_line
+from autograder.report.templates import environment
 from autograder.similarity.process import Comparison, Match, Place
 from autograder.similarity.sources import Source
 
 if TYPE_CHECKING:
-    import jinja2
+    from jinja2 import Template
 
 TEMPLATES = Path(__file__).resolve().parent
 NAME = 120  # characters of an entry's name
@@ -167,20 +168,11 @@ def _lines(source: Source, place: Place) -> str:
     return f"{name}:{first}" if first == last else f"{name}:{first}-{last}"
 
 
-def _template(name: str) -> "jinja2.Template":
+def _template(name: str) -> "Template":
     """Return a template of this folder."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
-    return environment.get_template(name)
+    templates = environment(TEMPLATES, "similarity")
+    templates.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    return templates.get_template(name)
 
 
 Plain = dict[str, Any]
