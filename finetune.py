@@ -40,18 +40,41 @@ class EpochResult:
 
 @torch.inference_mode()
 def predict(
-    classifier: nn.Module, rows: Sequence[list[int]], batch_size: int, pad_id: int, *, bucketed: bool
+    classifier: nn.Module,
+    rows: Sequence[list[int]],
+    batch_size: int,
+    pad_id: int,
+    *,
+    bucketed: bool,
+    precision: torch.dtype = torch.float32,
 ) -> list[int]:
     """Return the most likely label of each row, in the order of `rows`; `bucketed` batches rows of similar length."""
     classifier.eval()
-    device = next(classifier.parameters()).device
     predicted = [0] * len(rows)
     batches = make_batches([len(row) for row in rows], batch_size, bucketed=bucketed, shuffle_seed=None)
     for batch in progress(batches, "predicting"):
-        log_probs = classifier(collate([rows[i] for i in batch], pad_id).to(device))  # (bs, num_labels)
+        log_probs = _log_probs(classifier, collate([rows[i] for i in batch], pad_id), precision)  # (bs, num_labels)
         for i, label in zip(batch, log_probs.argmax(dim=-1).tolist(), strict=True):
             predicted[i] = label
     return predicted
+
+
+def _log_probs(classifier: nn.Module, input_ids: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """Return the log-probabilities of the labels in float32, with matrix products in `precision`.
+
+    Shapes: input_ids (bs, seqlen), on the CPU -> (bs, num_labels), on the classifier's device.
+    """
+    device = next(classifier.parameters()).device
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        log_probs: torch.Tensor = classifier(_to_device(input_ids, device))
+    return log_probs.float()
+
+
+def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor from the CPU to `device`; a GPU fetches it by itself, from memory that stays where it is."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Finetuner:
@@ -73,10 +96,16 @@ class Finetuner:
         seed: int,
         pad_id: int,
         bucketed: bool = True,
+        optimizer: type[AdamW] = AdamW,
+        precision: torch.dtype = torch.float32,
     ) -> None:
-        """Prepare to train `classifier`; `run` describes everything that a resumed run must share with this one."""
+        """Prepare to train `classifier`; `run` describes everything that a resumed run must share with this one.
+
+        `precision` is that of matrix products; weights, their gradients and the loss are in float32.
+        """
         self.classifier = classifier
-        self.optimizer = AdamW([p for p in classifier.parameters() if p.requires_grad], lr=lr)
+        self.precision = precision
+        self.optimizer = optimizer([p for p in classifier.parameters() if p.requires_grad], lr=lr)
         self.best_path = best_path
         self.resume_path = best_path.with_suffix(".resume.pt")
         self.run = run
@@ -106,7 +135,8 @@ class Finetuner:
 
     def predict(self, examples: EncodedExamples) -> list[int]:
         """Return the label that the classifier, as it is now, gives to each example."""
-        return predict(self.classifier, examples.ids, self.batch_size, self.pad_id, bucketed=self.bucketed)
+        rows, batch_size, pad_id = examples.ids, self.batch_size, self.pad_id
+        return predict(self.classifier, rows, batch_size, pad_id, bucketed=self.bucketed, precision=self.precision)
 
     def resume(self) -> bool:
         """Take up the run where its last finished epoch left it; False if no run of this name was stopped.
@@ -121,7 +151,7 @@ class Finetuner:
             return False
         state = load_torch_file(path)
         theirs = state.get("run", {})
-        if differing := [name for name in self.run if theirs.get(name) != self.run[name]]:
+        if differing := [name for name in self.run | theirs if theirs.get(name) != self.run.get(name)]:
             raise TrainingError(
                 f"{path} belongs to a run with another {', '.join(differing)}: "
                 "give the same options again, or leave --resume out to start anew"
@@ -155,14 +185,16 @@ class Finetuner:
         )
         total_loss, correct = 0.0, 0
         for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order))):
-            labels = torch.tensor([train.labels[i] for i in batch], device=device)  # (bs,)
-            log_probs = self.classifier(collate([train.ids[i] for i in batch], self.pad_id).to(device))
+            labels = _to_device(torch.tensor([train.labels[i] for i in batch]), device)  # (bs,)
+            input_ids = collate([train.ids[i] for i in batch], self.pad_id)
+            log_probs = _log_probs(self.classifier, input_ids, self.precision)
             loss = F.nll_loss(log_probs, labels)
-            if not math.isfinite(loss.item()):
-                raise TrainingError(f"the loss is {loss.item()} in epoch {epoch}, batch {number}: try a lower --lr")
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            # The first look at a number is the last thing in a step: a GPU has had all of its work by then.
+            if not math.isfinite(loss.item()):
+                raise TrainingError(f"the loss is {loss.item()} in epoch {epoch}, batch {number}: try a lower --lr")
             total_loss += loss.item() * len(batch)  # a sum over sentences: the last batch may be short
             correct += int((log_probs.argmax(dim=-1) == labels).sum())
         return total_loss / len(train.ids), correct / len(train.ids)

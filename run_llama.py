@@ -33,6 +33,16 @@ FALLBACK_WEIGHTS = ("checkpoints/storybook", "weights/stories260K/stories260K.bi
 # How the names of the output files must end, so that a submission's files cannot be mixed up.
 OUTPUT_ENDINGS = {"prompt": "prompting-output.txt", "finetune": "finetuning-output.txt"}
 RUN_INFO = "run-info.json"
+# What `--fast` is made of; the hand-out does not have it.
+FAST = Path(__file__).resolve().parent / "inference" / "tasks.py"
+# Options that need `--fast`, and which `--option` they are for.
+FAST_OPTIONS = {
+    "stream": "generate",
+    "top_k": "generate",
+    "top_p": "generate",
+    "quantize": "generate",
+    "compile": "finetune",
+}
 INTERRUPTED = 130  # the shell's status of a program that ctrl-C ended
 
 
@@ -69,6 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
     more("--plots", metavar="DIR", help="draw learning curves and a confusion matrix as PNG into this folder")
     more("--resume", action="store_true", help="go on with a finetuning that was stopped")
     more("--reproduce_2024", action="store_true", help="no causal mask, and the other choices of 2024's editions")
+    more("--fast", action="store_true", help="the same results sooner: KV cache and more (not in the hand-out)")
+    more("--stream", action="store_true", help="with --fast, print tokens as they come")
+    more("--top_k", type=at_least_one, metavar="N", help="with --fast, draw from the N likeliest tokens")
+    more("--top_p", type=positive, metavar="P", help="with --fast, draw from the likeliest tokens up to probability P")
+    more("--quantize", choices=("int8",), help="with --fast, weights of eight bits: sooner, and not quite the same")
+    more("--compile", action="store_true", help="with --fast, compile the model to finetune first: pays for long runs")
     return parser
 
 
@@ -81,6 +97,7 @@ def check_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--resume goes on with a finetuning, but --option is {args.option}")
     if args.plots and args.option == "generate":
         raise UsageError("--plots draws the results of prompt and finetune; generating text has none")
+    _check_fast(args)
     if args.generated_sentence_low_temp_out == args.generated_sentence_high_temp_out:
         raise UsageError(
             "the texts at low and high temperature need two output files: the second would replace the first"
@@ -91,6 +108,19 @@ def check_options(args: argparse.Namespace) -> None:
     args.dataset = Path(named_by).stem.removesuffix("-train").removesuffix("-dev")
     if args.option in OUTPUT_ENDINGS:
         _check_output_names(args)
+
+
+def _check_fast(args: argparse.Namespace) -> None:
+    """Raise UsageError, with what to type, if `--fast` cannot be had, or an option that needs it stands alone."""
+    for name, option in FAST_OPTIONS.items():
+        if getattr(args, name) and args.option != option:
+            raise UsageError(f"--{name} is for --option {option}, but --option is {args.option}: leave --{name} out")
+        if getattr(args, name) and not args.fast:
+            raise UsageError(f"--{name} needs --fast: add it")
+    if args.fast and args.reproduce_2024:
+        raise UsageError("--fast needs the causal mask, which --reproduce_2024 takes away: leave one of them out")
+    if args.fast and not FAST.is_file():
+        raise UsageError("--fast needs the folder inference/, which the hand-out does not have: leave --fast out")
 
 
 def _check_output_names(args: argparse.Namespace) -> None:
@@ -196,8 +226,10 @@ def main(argv: list[str] | None = None) -> int:
         args.weights = choose_weights(args.pretrained_model_path)
         weights_file = _weights_file(args.weights)
         args.weights_sha256 = sha256_of(weights_file) if weights_file.is_file() else None  # the task says what is wrong
-        from tasks import run_task  # imports torch: after the options are checked
-
+        if args.fast:  # either imports torch: after the options are checked
+            from inference.tasks import run_task
+        else:
+            from tasks import run_task
         results = run_task(args)
         print(f"Wrote {', '.join(results['outputs'])} and {write_run_info(args, results, time.monotonic() - start)}")
     except MinLlamaError as error:

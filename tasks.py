@@ -38,30 +38,41 @@ Results = dict[str, Any]
 def run_task(args: argparse.Namespace) -> Results:
     """Run the task that `args.option` names, with the weights `args.weights`; raises a MinLlamaError for bad input."""
     seed_everything(args.seed)
-    if args.option == "generate":
-        return generate(args)
-    classification = Classification(args)
-    return classification.prompt() if args.option == "prompt" else classification.finetune()
+    return Generation(args).run() if args.option == "generate" else Classification(args).run()
 
 
-def generate(args: argparse.Namespace) -> Results:
-    """Continue the prompt at temperature 0 and at temperature 1; write and print both."""
-    device = pick_device(args.device)
-    llama = load_pretrained(args.weights)
-    tokenizer = load_tokenizer(args.tokenizer, args.weights, llama.vocab_size)
-    if args.reproduce_2024:
-        attend_to_everything(llama)
-    llama = llama.to(device)
-    idx = torch.tensor([tokenizer.encode(args.prompt, bos=True, eos=False)], device=device)  # (1, seqlen)
-    outputs = {0.0: args.generated_sentence_low_temp_out, 1.0: args.generated_sentence_high_temp_out}
-    context = llama.config.max_seq_len
-    if idx.shape[1] + args.max_new_tokens > context:
-        print(f"Past {context} tokens, the model's context, each new token is predicted from the last {context} alone.")
-    for temperature, path in outputs.items():
-        text = tokenizer.decode(llama.generate(idx, args.max_new_tokens, temperature=temperature)[0].tolist())
-        write_text(path, text + "\n")
-        print(f"Temperature is {temperature}\n{text}\n")
-    return {"outputs": list(outputs.values())}
+class Generation:
+    """The prompt continued at temperature 0 and at temperature 1."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Load the Llama, and tokenise the prompt."""
+        self.args = args
+        self.device = pick_device(args.device)
+        self.llama = load_pretrained(args.weights)
+        self.tokenizer = load_tokenizer(args.tokenizer, args.weights, self.llama.vocab_size)
+        if args.reproduce_2024:
+            attend_to_everything(self.llama)
+        self.llama = self.llama.to(self.device)
+        self.ids = self.tokenizer.encode(args.prompt, bos=True, eos=False)
+
+    def run(self) -> Results:
+        """Print and write both texts."""
+        outputs = {0.0: self.args.generated_sentence_low_temp_out, 1.0: self.args.generated_sentence_high_temp_out}
+        limit = self.llama.config.max_seq_len
+        if len(self.ids) + self.args.max_new_tokens > limit:
+            print(f"Past {limit} tokens, the model's context, each new token is predicted from the last {limit} alone.")
+        for temperature, path in outputs.items():
+            print(f"Temperature is {temperature}")
+            write_text(path, self.continue_prompt(temperature) + "\n")
+        return {"outputs": list(outputs.values())}
+
+    def continue_prompt(self, temperature: float) -> str:
+        """Print the prompt with its continuation, and return the two as one text."""
+        idx = torch.tensor([self.ids], device=self.device)  # (1, seqlen)
+        rows = self.llama.generate(idx, self.args.max_new_tokens, temperature=temperature)
+        text = self.tokenizer.decode(rows[0].tolist())
+        print(f"{text}\n")
+        return text
 
 
 def load_tokenizer(named: str | None, weights: Path, vocab_size: int) -> Tokenizer:
@@ -94,14 +105,16 @@ class Classification:
         self.bucketed = BUCKETED if args.reproduce_2024 else True
         self.results: Results = {"outputs": []}
 
+    def run(self) -> Results:
+        """Prompt or finetune, whichever `args.option` names."""
+        return self.prompt() if self.args.option == "prompt" else self.finetune()
+
     def prompt(self) -> Results:
         """Classify dev and test by asking the Llama, without training it."""
         suffix = prompt_suffix(self.label_names)
         if self.args.reproduce_2024:
             suffix += SUFFIX_END
-            classifier: LlamaZeroShotClassifier = ZeroShotClassifier2024(self.config, self.tokenizer, self.label_names)
-        else:
-            classifier = LlamaZeroShotClassifier(self.config, self.tokenizer, self.label_names)
+        classifier = self.zero_shot_classifier()
         self._adapt(classifier.llama)
         context = classifier.llama.config.max_seq_len
         if not self.args.reproduce_2024:  # a label's tokens, less its last, are read behind the prompt: leave them room
@@ -123,17 +136,7 @@ class Classification:
         train, dev, test = (self._encode(path, context) for path in (args.train, args.dev, args.test))
         _require_gold(args.train, train)
         _require_gold(args.dev, dev)
-        identity = _identity(args, self.tokenizer)
-        finetuner = Finetuner(
-            classifier.to(self.device),
-            _best_path(args, identity),
-            run=identity,
-            batch_size=args.batch_size,
-            lr=args.lr,
-            seed=args.seed,
-            pad_id=self.tokenizer.pad_id,
-            bucketed=self.bucketed,
-        )
+        finetuner = self.finetuner(classifier.to(self.device))
         _start_or_resume(args, finetuner)
         finetuner.fit(train, dev, args.epochs, report=print)
         self.results["epochs"] = [vars(result) for result in finetuner.history]
@@ -143,6 +146,34 @@ class Classification:
             plot_learning_curves(finetuner.history, Path(args.plots, f"{finetuner.best_path.stem}-curves.png"))
         finetuner.finish()
         return self.results
+
+    def zero_shot_classifier(self) -> LlamaZeroShotClassifier:
+        """Return what `prompt` classifies with."""
+        kind = ZeroShotClassifier2024 if self.args.reproduce_2024 else LlamaZeroShotClassifier
+        return kind(self.config, self.tokenizer, self.label_names)
+
+    def finetuner(self, classifier: LlamaEmbeddingClassifier, **more: Any) -> Finetuner:
+        """Return what `finetune` trains with; `more` goes to it as it is."""
+        args, identity = self.args, self.identity()
+        return Finetuner(
+            classifier,
+            _best_path(args, identity),
+            run=identity,
+            batch_size=args.batch_size,
+            lr=args.lr,
+            seed=args.seed,
+            pad_id=self.tokenizer.pad_id,
+            bucketed=self.bucketed,
+            **more,
+        )
+
+    def identity(self) -> Results:
+        """Return what a resumed run must share with the run that it goes on with: whatever changes its numbers."""
+        args = self.args
+        numbers = ("seed", "epochs", "batch_size", "hidden_dropout_prob", "lr", "max_sentence_len", "reproduce_2024")
+        files = {"train": args.train, "dev": args.dev, "label_names": args.label_names}
+        hashes = {name: sha256_of(path) for name, path in (files | {"tokenizer": self.tokenizer.path}).items()}
+        return {name: getattr(args, name) for name in numbers} | hashes | {"weights": args.weights_sha256}
 
     def _adapt(self, llama: Llama) -> None:
         """Tell the Llama what padding is, or, for 2024, that nothing is."""
@@ -187,14 +218,6 @@ def _best_path(args: argparse.Namespace, identity: Results) -> Path:
     mark = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     model = args.weights.stem + ("-2024" if args.reproduce_2024 else "")
     return Path(f"{args.option}-{args.dataset}-{model}-{args.epochs}-{args.lr:g}-seed{args.seed}-{mark}.pt")
-
-
-def _identity(args: argparse.Namespace, tokenizer: Tokenizer) -> Results:
-    """Return what a resumed run must share with the run that it goes on with: whatever changes its numbers."""
-    numbers = ("seed", "epochs", "batch_size", "hidden_dropout_prob", "lr", "max_sentence_len", "reproduce_2024")
-    files = {"tokenizer": tokenizer.path, "train": args.train, "dev": args.dev, "label_names": args.label_names}
-    hashes = {name: sha256_of(path) for name, path in files.items()} | {"weights": args.weights_sha256}
-    return {name: getattr(args, name) for name in numbers} | hashes
 
 
 def _start_or_resume(args: argparse.Namespace, finetuner: Finetuner) -> None:

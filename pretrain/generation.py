@@ -4,17 +4,19 @@
     for piece in stream(model, tokenizer, "Once upon a time"):
         print(piece, end="", flush=True)
 
-A text ends at the end-of-sequence token, in front of a stop text, or after `max_new_tokens`. As `Llama.generate`, this
-reads a row again for every token, and no more than its last `max_seq_len` tokens.
+A text ends at the end-of-sequence token, in front of a stop text, or after `max_new_tokens`. Of one that outgrows the
+model's `max_seq_len`, only so many last tokens are read, as by `Llama.generate`.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 
 from errors import UsageError
-from inference.sampling import Sampling, draw
+from inference.engine import Engine
+from inference.generation import generate
+from inference.sampling import Sampling
+from inference.streaming import IncrementalDecoder, StopTexts
 from llama import Attention, Llama
 from tokenizer import Tokenizer
 from utils import progress
@@ -23,8 +25,6 @@ DEFAULT_NEW_TOKENS = 200
 DEFAULT_SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 DEFAULT_SEED = 1337
 BATCH_SIZE = 32  # rows; more prompts than that are continued in turns
-REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no character, or not yet
-MAX_PENDING = 3  # a character has at most four bytes in UTF-8, so at most three can wait for the rest
 
 
 def continue_prompts(
@@ -47,13 +47,12 @@ def continue_prompts(
     rows = [
         _Row(tokenizer, prompt, max_new_tokens, stop, _generator(model, seed + i)) for i, prompt in enumerate(prompts)
     ]
+    engine = Engine(model)
     for first in range(0, len(rows), BATCH_SIZE):
-        steps = range(max_new_tokens)
-        for _ in progress(steps, f"prompt {first + 1} and on") if show_progress else steps:
-            live = [row for row in rows[first : first + BATCH_SIZE] if not row.ended]
-            if not live:
-                break
-            _advance(model, live, sampling)
+        batch = rows[first : first + BATCH_SIZE]
+        steps = _grow(engine, batch, tokenizer.eos_id, max_new_tokens, sampling)
+        for _ in progress(steps, f"prompt {first + 1} and on", max_new_tokens) if show_progress else steps:
+            pass  # the rows take their tokens themselves
     return [row.text for row in rows]
 
 
@@ -72,14 +71,13 @@ def stream(
     All pieces together are what `continue_prompts` returns for this prompt. Raises ValueError for an empty stop text.
     """
     row = _Row(tokenizer, prompt, max_new_tokens, stop, _generator(model, seed))
-    shown = 0
-    while True:
+    if row.text:
+        yield row.text
+    shown = len(row.text)
+    for _ in _grow(Engine(model), [row], tokenizer.eos_id, max_new_tokens, sampling):
         if len(row.text) > shown:
             yield row.text[shown:]
             shown = len(row.text)
-        if row.ended:
-            return
-        _advance(model, [row], sampling)
 
 
 def set_context(model: Llama, max_seq_len: int) -> None:
@@ -104,97 +102,20 @@ def stretch_context(model: Llama, max_seq_len: int) -> None:
             module.max_seq_len = max_seq_len
 
 
-# ---------------------------------------------------------------------------------------------------- ids to text
-
-
-class IncrementalDecoder:
-    """Turns ids into text as they come; all pieces together are what decoding all ids at once gives.
-
-    An id cannot be decoded alone: SentencePiece drops the space in front of a word where a text begins, and a character
-    may be spread over several tokens. So the ids since an anchor are decoded together each time, and an unfinished
-    character is held back. The anchor is a token that is text by itself: what follows it no longer depends on what
-    went before.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, ids: Sequence[int]) -> None:
-        """Start after `ids`, whose text counts as shown."""
-        self._tokenizer = tokenizer
-        self._ids = list(ids)  # from the anchor on
-        self._shown = len(tokenizer.decode(self._ids))  # characters of their text
-
-    def push(self, token: int) -> str:
-        """Take the next id, and return the text that is certain now."""
-        self._ids.append(token)
-        text = self._tokenizer.decode(self._ids)
-        certain = len(text) - _pending(text)
-        piece, self._shown = text[self._shown : certain], certain
-        alone = self._tokenizer.decode([token])
-        if certain == len(text) and alone and REPLACEMENT not in alone:
-            self._ids, self._shown = [token], len(alone)
-        return piece
-
-    def flush(self) -> str:
-        """Return the text that was held back: no further id will come."""
-        text = self._tokenizer.decode(self._ids)
-        piece, self._shown = text[self._shown :], len(text)
-        return piece
-
-
-def _pending(text: str) -> int:
-    """Return how many characters at the end of `text` may still change with the next byte."""
-    tail = text[-MAX_PENDING:]
-    return len(tail) - len(tail.rstrip(REPLACEMENT))
-
-
-class StopTexts:
-    """Lets text through until one of the stop texts appears in it, and holds back what may be the start of one.
-
-    Of several, the one that is complete first counts, however the text is cut into pieces.
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        """Raises ValueError if a stop text is empty."""
-        if "" in texts:
-            raise ValueError("a stop text must not be empty: every text would end before it begins")
-        self._texts = tuple(texts)
-        self._held = ""
-        self.found = False
-
-    def push(self, text: str) -> str:
-        """Take the next piece of text, and return what is certain to stand in front of any stop text."""
-        self._held += text
-        places = [(place + len(stop), place) for stop in self._texts if (place := self._held.find(stop)) >= 0]
-        self.found = bool(places)
-        certain = min(places)[1] if places else len(self._held) - self._beginning()
-        piece, self._held = self._held[:certain], self._held[certain:]
-        return piece
-
-    def flush(self) -> str:
-        """Return the text that was held back: no further text will come."""
-        piece, self._held = "" if self.found else self._held, ""
-        return piece
-
-    def _beginning(self) -> int:
-        """Return the length of the longest end of the held text with which a stop text begins."""
-        longest = max(map(len, self._texts), default=1) - 1
-        lengths = range(min(longest, len(self._held)), 0, -1)
-        return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self._texts)), 0)
-
-
-# ---------------------------------------------------------------------------------------------------- one token more
+# ---------------------------------------------------------------------------------------------------- token by token
 
 
 class _Row:
-    """A text that grows: its ids, what of it is certain, and whether it has ended."""
+    """A text that grows: what of it is certain, and whether it has ended."""
 
     def __init__(
         self, tokenizer: Tokenizer, prompt: str, room: int, stop: Sequence[str], generator: torch.Generator
     ) -> None:
         """Start with a prompt; at most `room` tokens will follow."""
         self.text = prompt.rstrip(" ")
-        self.ids = tokenizer.encode(self.text, bos=True, eos=False)
+        self.ids = tokenizer.encode(self.text, bos=True, eos=False)  # of the prompt
         self.generator = generator
-        self.ended = room < 1
+        self.ended = False
         self._room = room
         self._eos_id = tokenizer.eos_id
         self._decoder = IncrementalDecoder(tokenizer, self.ids)
@@ -205,46 +126,22 @@ class _Row:
         self._room -= 1
         self.ended = token == self._eos_id
         if not self.ended:
-            self.ids.append(token)
             self.text += self._stop.push(self._decoder.push(token))
             self.ended = self._stop.found or self._room == 0
         if self.ended and not self._stop.found:
             self.text += self._stop.push(self._decoder.flush()) + self._stop.flush()
 
 
-@torch.inference_mode()
-def _advance(model: Llama, rows: Sequence[_Row], sampling: Sampling) -> None:
-    """Draw the next token of each row."""
-    with _without_dropout(model):
-        logits = _next_logits(model, [row.ids for row in rows])
-    tokens: list[int] = draw(logits, sampling, [row.generator for row in rows]).tolist()
-    for row, token in zip(rows, tokens, strict=True):
-        row.push(token)
-
-
-def _next_logits(model: Llama, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return the logits that follow each row, of shape (rows, vocab_size).
-
-    The rows are padded at their right, where a causal model does not see it, and each is read at its own last token.
-    """
-    windows = [torch.tensor(row[-model.params.max_seq_len :]) for row in rows]
-    device = model.tok_embeddings.weight.device
-    tokens = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True).to(device)  # (rows, longest)
-    last = torch.tensor([len(window) - 1 for window in windows], device=device)
-    _, hidden = model(tokens)  # (rows, longest, dim)
-    logits: torch.Tensor = model.output(hidden[torch.arange(len(rows), device=device), last])
-    return logits
-
-
-@contextmanager
-def _without_dropout(model: Llama) -> Iterator[None]:
-    """Put the model into evaluation mode, and back into the mode that it was in."""
-    was_training = model.training
-    model.eval()
-    try:
+def _grow(engine: Engine, rows: Sequence[_Row], eos_id: int, max_new_tokens: int, sampling: Sampling) -> Iterator[None]:
+    """Yield after each step that gave every row its next token, until all rows have ended."""
+    prompts, generators = [row.ids for row in rows], [row.generator for row in rows]
+    for tokens in generate(engine, prompts, max_new_tokens, sampling, stop_ids=(eos_id,), generator=generators):
+        for row, token in zip(rows, tokens, strict=True):
+            if token is not None and not row.ended:
+                row.push(token)
         yield
-    finally:
-        model.train(was_training)
+        if all(row.ended for row in rows):
+            return
 
 
 def _generator(model: Llama, seed: int) -> torch.Generator:

@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from checkpoint import write_directory
 from errors import TrainingError, UsageError
+from inference.fast_modules import speed_up
 from optimizer import AdamW
-from pretrain.fast_modules import speed_up
 from pretrain.generation import continue_prompts
 from pretrain.log import RunLog, require_tensorboard
 from pretrain.model import build_model, flops_per_token, next_token_loss, parameter_count, parameter_groups

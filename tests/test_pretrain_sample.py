@@ -4,15 +4,13 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+import inference.generation
 from errors import DataError, MinLlamaError, UsageError
 from inference.sampling import GREEDY, Sampling
 from llama import Llama
@@ -21,44 +19,17 @@ from pretrain.generation import (
     DEFAULT_NEW_TOKENS,
     DEFAULT_SAMPLING,
     DEFAULT_SEED,
-    IncrementalDecoder,
-    StopTexts,
     continue_prompts,
     set_context,
     stream,
 )
 from pretrain.sample import add_arguments, read_prompts, run
 from tests.assets_dir import require_asset
-from tests.tiny import SENTENCES, layer_of, random_llama, save_llama, train_tokenizer
+from tests.tiny import TOKENIZERS, layer_of, random_llama, save_llama, tokenizer_of
 from tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ["Once upon a time", "Tom", "One day, a big dog wanted to play with a little girl named Lily", ""]
-KINDS = ("bpe", "unigram", "char", "byte-bpe")
-
-
-@cache
-def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
-    """Return a tiny tokenizer of each kind; their texts behave differently at spaces and at bytes."""
-    if kind == "char":
-        return Tokenizer(
-            tokenizer_model=train_tokenizer(folder / "char.model", 40, model_type="char", byte_fallback=False)
-        )
-    if kind != "byte-bpe":
-        return Tokenizer(tokenizer_model=train_tokenizer(folder / f"{kind}.model", 330, model_type=kind))
-    tokenizers = pytest.importorskip("tokenizers", reason="skipped: needs tokenizers")
-    model = tokenizers.Tokenizer(tokenizers.models.BPE())
-    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    model.train_from_iterator(SENTENCES, trainer)
-    model.save(str(folder / "tokenizer.json"))
-    return Tokenizer(tokenizer_model=folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tokenizers")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=TOKENIZERS)
 def tokenizer(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
     return tokenizer_of(request.param, folder)
 
@@ -74,89 +45,6 @@ def tokenizer(request: pytest.FixtureRequest, folder: Path) -> Tokenizer:
 def model_for(tokenizer: Tokenizer, **changes: Any) -> Llama:
     """Return a random model with the tokenizer's vocabulary: it writes every token there is, broken bytes included."""
     return random_llama(vocab_size=tokenizer.n_words, **changes)
-
-
-# ---------------------------------------------------------------------------------------------------- ids to text
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(data=st.data(), prompt=st.text(max_size=8) | st.just("Once upon a"))
-def test_pieces_together_are_what_decoding_all_ids_gives(
-    kind: str, folder: Path, data: st.DataObject, prompt: str
-) -> None:
-    tokenizer = tokenizer_of(kind, folder)
-    start = tokenizer.encode(prompt, bos=True, eos=False)
-    ids = data.draw(st.lists(st.integers(0, tokenizer.n_words - 1), max_size=25))
-    decoder = IncrementalDecoder(tokenizer, start)
-    text = "".join(decoder.push(token) for token in ids) + decoder.flush()
-    assert tokenizer.decode(start) + text == tokenizer.decode(start + ids)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(text=st.text(max_size=30) | st.text("🙂é€ a", max_size=30))
-def test_a_piece_never_shows_half_a_character(kind: str, folder: Path, text: str) -> None:
-    tokenizer = tokenizer_of(kind, folder)
-    ids = tokenizer.encode(text, bos=False, eos=False)
-    decoder = IncrementalDecoder(tokenizer, [tokenizer.bos_id])
-    pieces = [decoder.push(token) for token in ids]
-    if "\ufffd" not in tokenizer.decode(ids):
-        assert "\ufffd" not in "".join(pieces)
-        assert decoder.flush() == ""
-    assert "".join(pieces) + decoder.flush() == tokenizer.decode(ids)
-
-
-def test_a_word_is_shown_with_the_space_in_front_of_it(tokenizer_model: Path) -> None:
-    tokenizer = Tokenizer(tokenizer_model=tokenizer_model)
-    begin, *ids = tokenizer.encode("the dog 🙂", bos=True, eos=False)
-    decoder = IncrementalDecoder(tokenizer, [begin])
-    pieces = [decoder.push(token) for token in ids]
-    assert "".join(pieces) == "the dog 🙂"
-    assert pieces[-4:] == ["", "", "", "🙂"]
-    after = IncrementalDecoder(tokenizer, [begin, ids[0]])
-    assert "".join(map(after.push, ids[1:])) == "the dog 🙂".removeprefix(tokenizer.decode(ids[:1]))
-
-
-def test_decoding_many_ids_takes_time_in_proportion(tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = Tokenizer(tokenizer_model=tokenizer_model)
-    ids = tokenizer.encode(" ".join(SENTENCES * 10), bos=False, eos=False)
-    lengths: list[int] = []
-    decode = tokenizer.decode
-    monkeypatch.setattr(tokenizer, "decode", lambda part: lengths.append(len(part)) or decode(part))  # type: ignore[func-returns-value]
-    decoder = IncrementalDecoder(tokenizer, [])
-    for token in ids:
-        decoder.push(token)
-    assert sum(lengths) < 6 * len(ids)
-
-
-# ---------------------------------------------------------------------------------------------------- stop texts
-
-
-@given(st.lists(st.text("abc", max_size=4), max_size=8), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
-def test_a_stop_text_is_found_however_the_text_is_cut(pieces: list[str], stops: list[str]) -> None:
-    text = "".join(pieces)
-    ends = [end for end in range(len(text) + 1) if text[:end].endswith(tuple(stops))]
-    if ends:
-        text = min((text[: ends[0]].removesuffix(stop) for stop in stops), key=len)
-    watch = StopTexts(stops)
-    shown = ""
-    for piece in pieces:
-        shown += watch.push(piece)
-        assert text.startswith(shown)
-        if watch.found:
-            break
-    assert watch.found == bool(ends)
-    assert shown + watch.flush() == text
-
-
-def test_only_what_may_become_a_stop_text_is_held_back() -> None:
-    watch = StopTexts(["\n\n", "The end"])
-    pieces = ["Hello.\n", "Then", " The", " ", "en", "d."]
-    assert [watch.push(piece) for piece in pieces] == ["Hello.", "\nThen", " ", "", "", ""]
-    assert watch.found
-    assert watch.flush() == ""
-    unfinished = StopTexts(["The end"])
-    assert unfinished.push("not The en") == "not "
-    assert unfinished.flush() == "The en"
 
 
 # ---------------------------------------------------------------------------------------------------- continuing
@@ -227,7 +115,7 @@ def writer_of(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def write(text: str, eos: bool = True, **options: Any) -> list[str]:
         ids = iter(tokenizer.encode(text, bos=False, eos=eos))
-        monkeypatch.setattr(generation, "draw", lambda logits, *_: torch.tensor([next(ids)] * len(logits)))
+        monkeypatch.setattr(inference.generation, "draw", lambda logits, *_: torch.tensor([next(ids)] * len(logits)))
         return list(stream(model_for(tokenizer), tokenizer, "", **options))
 
     return write

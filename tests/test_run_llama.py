@@ -1,5 +1,6 @@
 """The command line, end to end on a tiny random model: pytest tests/test_run_llama.py"""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,10 +25,10 @@ from classifier import label_ids_after
 from errors import UsageError
 from llama import load_pretrained
 from tests.tiny import random_llama, save_llama
+from tests.tiny_run import WEIGHTS, finetuning, make_workplace, prompting
 from tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = ["--pretrained-model-path", "model/tiny.pt"]
 SUFFIX = "Is this movie bad or good? This movie is"
 EPOCH_LINE = r"epoch (\d+): train loss :: \d+\.\d{3}, train acc :: \d\.\d{3}, dev acc :: \d\.\d{3}"
 
@@ -35,35 +36,9 @@ EPOCH_LINE = r"epoch (\d+): train loss :: \d+\.\d{3}, train acc :: \d\.\d{3}, de
 @pytest.fixture
 def workplace(tmp_path: Path, tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Go to a folder with a model, its tokenizer and a slice of the demo data."""
-    (tmp_path / "model").mkdir()
-    vocab_size = Tokenizer(tokenizer_model=tokenizer_model).n_words
-    save_llama(tmp_path / "model" / "tiny.pt", random_llama(vocab_size=vocab_size, max_seq_len=128))
-    shutil.copy(tokenizer_model, tmp_path / "model" / "tokenizer.model")
-    (tmp_path / "data").mkdir()
-    for split, rows in (("train", 21), ("dev", 10), ("test", 7)):
-        lines = (ROOT / "data" / f"demo-{split}.txt").read_text(encoding="utf-8").splitlines()[:rows]
-        (tmp_path / "data" / f"demo-{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shutil.copy(ROOT / "data" / "demo-label-mapping.json", tmp_path / "data")
+    make_workplace(tmp_path, tokenizer_model)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def task(option: str, *more: str) -> list[str]:
-    """Return the command line of a classification task on the slice of the demo data."""
-    files = [f"--{split}=data/demo-{split}.txt" for split in ("train", "dev", "test")]
-    outputs = [f"--{split}_out=demo-{split}-{option}ing-output.txt" for split in ("dev", "test")]
-    return ["--option", option, *WEIGHTS, *files, "--label-names=data/demo-label-mapping.json", *outputs, *more]
-
-
-def finetuning(*more: str) -> list[str]:
-    """Return the command line of a short finetuning."""
-    line = task("finetune", "--epochs=3", "--lr=1e-3", "--batch_size=8", *more)
-    return [part.replace("finetuneing", "finetuning") for part in line]
-
-
-def prompting(*more: str) -> list[str]:
-    """Return the command line of a zero-shot run."""
-    return task("prompt", *more)
 
 
 # ------------------------------------------------------------------------------------------------ options
@@ -517,25 +492,30 @@ def test_plots_without_matplotlib_are_refused_before_the_work(
     assert not list(Path().glob("*.pt"))
 
 
-def test_a_killed_run_resumes_to_the_same_result(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_killed_run_resumes_to_the_same_result(
+    workplace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
     unbroken = tmp_path_factory.mktemp("unbroken")
     shutil.copytree(workplace, unbroken, dirs_exist_ok=True)
     command = [sys.executable, "-u", str(ROOT / "run_llama.py"), *finetuning()]
-    whole = subprocess.run(command, cwd=unbroken, capture_output=True, text=True, check=True)
-    assert whole.stderr == ""  # no progress bars where nobody watches
-
-    with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, text=True) as process:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as here, where the run is ended
+    with subprocess.Popen(command, cwd=workplace, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(line.startswith("epoch 0") for line in process.stdout)
         process.kill()
     assert process.returncode == -signal.SIGKILL
 
-    resumed = subprocess.run([*command, "--resume"], cwd=workplace, capture_output=True, text=True, check=True)
-    assert "Resumed " in resumed.stdout
-    assert re.findall(r"epoch .*", resumed.stdout) == re.findall(r"epoch .*", whole.stdout)
+    assert run_llama.main(finetuning("--resume")) == 0
+    resumed = capsys.readouterr()
+    assert "Resumed " in resumed.out
+    assert not list(workplace.glob("*.resume.pt"))  # finished: nothing is left to resume
+    with contextlib.chdir(unbroken):
+        assert run_llama.main(finetuning()) == 0
+    whole = capsys.readouterr()
+    assert whole.err == resumed.err == ""  # no progress bars where nobody watches
+    assert re.findall(r"epoch .*", resumed.out) == re.findall(r"epoch .*", whole.out)
     outputs = ["demo-dev-finetuning-output.txt", "demo-test-finetuning-output.txt"]
-    assert all(Path(unbroken, name).read_bytes() == Path(workplace, name).read_bytes() for name in outputs)
-    assert not list(Path(workplace).glob("*.resume.pt"))  # finished: nothing is left to resume
+    assert all((unbroken / name).read_bytes() == (workplace / name).read_bytes() for name in outputs)
 
 
 def test_a_run_with_other_options_is_not_resumed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

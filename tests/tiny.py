@@ -6,14 +6,17 @@ Each helper is seeded by its arguments and leaves the global random numbers wher
 import io
 import struct
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from checkpoint import write_checkpoint
 from config import LlamaConfig
 from llama import Llama, LlamaLayer
+from tokenizer import Tokenizer
 
 # Text to train a tokenizer on; any English will do, it only has to stay the same.
 SENTENCES = (
@@ -23,6 +26,7 @@ SENTENCES = (
     "One day, Tom saw a big dog with a red ball. The dog wanted to play with Tom.",
     "I have wanted to see this movie for a while, and it is bad, bad, bad!",
 )
+TOKENIZERS = ("bpe", "unigram", "char", "byte-bpe")  # kinds of tokenizer
 
 
 def tiny_config(**changes: Any) -> LlamaConfig:
@@ -123,6 +127,30 @@ def train_tokenizer(path: Path, vocab_size: int = 400, **options: Any) -> Path:
     )
     path.write_bytes(model.getvalue())
     return path
+
+
+@cache
+def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
+    """Return a tiny tokenizer of one of the kinds TOKENIZERS: their texts behave differently at spaces and at bytes."""
+    if kind == "char":
+        return Tokenizer(
+            tokenizer_model=train_tokenizer(folder / "char.model", 40, model_type="char", byte_fallback=False)
+        )
+    if kind != "byte-bpe":
+        return Tokenizer(tokenizer_model=train_tokenizer(folder / f"{kind}.model", 330, model_type=kind))
+    tokenizers = pytest.importorskip("tokenizers", reason="skipped: needs tokenizers")
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    model.train_from_iterator(SENTENCES, trainer)
+    model.save(str(folder / "tokenizer.json"))
+    return Tokenizer(tokenizer_model=folder / "tokenizer.json")
 
 
 class WordTokenizer:
