@@ -268,7 +268,7 @@ def _share_embedding(path: Path, tensors: Tensors) -> None:
     embedding, output = tensors.get("tok_embeddings.weight"), tensors.get("output.weight")
     if embedding is None:
         return  # the check of names reports it
-    if output is not None and not torch.equal(embedding, output):
+    if output is not None and not _are_equal(embedding, output):
         raise _not_a_llama(path, f"its output matrix is not its embedding, and {CONFIG_FILE} ties the two")
     tensors["output.weight"] = embedding
 
@@ -373,10 +373,16 @@ def _own_name(name: str) -> str:
 def _tie(tensors: Tensors) -> bool:
     """Say whether the output matrix is the embedding; if so, let both names share one tensor."""
     embedding, output = tensors.get("tok_embeddings.weight"), tensors.get("output.weight")
-    if embedding is None or (output is not None and not torch.equal(embedding, output)):
+    if embedding is None or (output is not None and not _are_equal(embedding, output)):
         return False
     tensors["output.weight"] = embedding
     return True
+
+
+def _are_equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Say whether two tensors hold the same; of one that a file has under two names, nothing is read for that."""
+    is_one = first.data_ptr() == second.data_ptr() and first.shape == second.shape and first.stride() == second.stride()
+    return (is_one and first.dtype == second.dtype) or torch.equal(first, second)
 
 
 def _read_bin(path: Path) -> tuple[LlamaConfig, Tensors]:

@@ -14,7 +14,6 @@ import platform
 import sys
 import time
 import traceback
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +180,8 @@ def _weights_file(weights: Path) -> Path:
 
 def write_run_info(args: argparse.Namespace, results: dict[str, Any], seconds: float) -> Path:
     """Add this run to the `run-info.json` beside its outputs: which weights, options and versions made them."""
+    from importlib.metadata import version  # takes as long to import as all the rest
+
     path = Path(results["outputs"][0]).parent / RUN_INFO
     try:
         runs = dict(json.loads(path.read_text(encoding="utf-8"))["runs"])

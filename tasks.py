@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from checkpoint import read_checkpoint
+from checkpoint import check_finite, read_checkpoint
 from classifier import LlamaEmbeddingClassifier, LlamaZeroShotClassifier
 from config import ClassifierConfig
 from errors import UsageError
@@ -45,10 +45,11 @@ class Generation:
     """The prompt continued at temperature 0 and at temperature 1."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        """Load the Llama, and tokenise the prompt."""
+        """Load the Llama, and tokenise the prompt. Raises CheckpointError if a weight is no number."""
         self.args = args
         self.device = pick_device(args.device)
         self.llama = load_pretrained(args.weights)
+        check_finite(args.weights, dict(self.llama.named_parameters()))
         self.tokenizer = load_tokenizer(args.tokenizer, args.weights, self.llama.vocab_size)
         if args.reproduce_2024:
             attend_to_everything(self.llama)
@@ -62,17 +63,20 @@ class Generation:
         if len(self.ids) + self.args.max_new_tokens > limit:
             print(f"Past {limit} tokens, the model's context, each new token is predicted from the last {limit} alone.")
         for temperature, path in outputs.items():
-            print(f"Temperature is {temperature}")
-            write_text(path, self.continue_prompt(temperature) + "\n")
+            text = self.continue_prompt(temperature)
+            write_text(path, text + "\n")
+            self.report(temperature, text)
         return {"outputs": list(outputs.values())}
 
     def continue_prompt(self, temperature: float) -> str:
-        """Print the prompt with its continuation, and return the two as one text."""
+        """Return the prompt with its continuation."""
         idx = torch.tensor([self.ids], device=self.device)  # (1, seqlen)
         rows = self.llama.generate(idx, self.args.max_new_tokens, temperature=temperature)
-        text = self.tokenizer.decode(rows[0].tolist())
-        print(f"{text}\n")
-        return text
+        return self.tokenizer.decode(rows[0].tolist())
+
+    def report(self, temperature: float, text: str) -> None:
+        """Print a text."""
+        print(f"Temperature is {temperature}\n{text}\n")
 
 
 def load_tokenizer(named: str | None, weights: Path, vocab_size: int) -> Tokenizer:

@@ -21,9 +21,9 @@ class Engine:
     """Predicts the next tokens of texts that grow: `prefill` reads their beginnings, `decode` a token more of each."""
 
     def __init__(self, llama: Llama, quantize: Quantization | None = None) -> None:
-        """Arrange the weights of `llama`, as they are now. Raises UsageError as `PackedLlama` does."""
+        """Arrange the weights of `llama`. Raises UsageError as `PackedLlama` does."""
         self.model = PackedLlama(llama, quantize)
-        self.config = llama.config
+        self.config = self.model.config
         self.used = 0  # tokens in the cache, padding included
         # Keys and values of each layer: (n_layers, bs, 2, n_kv_heads, capacity, head_dim)
         self._cache = self.model.embedding.new_empty(len(self.model.layers), 0, 2, self.model.n_kv_heads, 0, 1)
@@ -40,20 +40,22 @@ class Engine:
         """Forget everything, read `rows`, and return the logits behind the end of each: (bs, vocab_size).
 
         The cache then has room for `room` more tokens, at most for as many as the model reads (None).
-        Raises ValueError if there are no rows, or one is empty or longer than the model's `max_seq_len`.
+        Raises ValueError if there are no rows, one is empty or longer than the model's `max_seq_len`, or `room` is
+        negative.
         """
-        longest = max(map(len, rows), default=0)
-        if not all(rows) or not 0 < longest <= self.config.max_seq_len:
-            raise ValueError(
-                f"rows of {sorted(map(len, rows))} tokens, but each must have from 1 to {self.config.max_seq_len}"
-            )
-        limit = self.config.max_seq_len
+        longest, limit = max(map(len, rows), default=0), self.config.max_seq_len
+        if not rows or not all(rows) or longest > limit:
+            raise ValueError(f"rows of {sorted(map(len, rows))} tokens: there must be some, each of 1 to {limit}")
+        if room is not None and room < 0:
+            raise ValueError(f"room for {room} more tokens: it must be 0 or more")
         self._allocate(len(rows), limit if room is None else min(longest + room, limit))
         device = self.model.device
         self._starts = torch.tensor([longest - len(row) for row in rows], device=device)
         self._padded = any(len(row) < longest for row in rows)
         tokens = torch.tensor([[*[0] * (longest - len(row)), *row] for row in rows], device=device)  # (bs, longest)
-        positions = (torch.arange(longest, device=device) - self._starts[:, None]).clamp(min=0)
+        positions = (torch.arange(longest, device=device) - self._starts[:, None]).clamp(
+            min=0
+        )  # padding's count for nothing
         self.used = longest
         mask = self._prefill_mask(positions, longest)
 
@@ -93,7 +95,9 @@ class Engine:
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order."""
+        """Go on with these rows alone, in this order. Raises ValueError if there are none."""
+        if not rows:
+            raise ValueError("no rows to go on with")
         chosen = torch.tensor(rows, device=self.model.device)
         self._starts = self._starts[chosen]
         self._cache = self._cache[:, chosen]

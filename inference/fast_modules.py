@@ -140,7 +140,7 @@ def speed_up(model: Llama) -> None:
     config, device = model.config, model.tok_embeddings.weight.device
     seqlen, head_dim = config.max_seq_len, config.dim // config.n_heads
     has_alibi = config.position_embedding_type == "alibi"
-    turn = None if has_alibi else _turns(seqlen, head_dim, config.rope_theta).to(device)
+    turn = None if has_alibi else cos_and_sin(seqlen, head_dim, config.rope_theta).to(device)
     bias = alibi_bias(config.n_heads, seqlen) if has_alibi else torch.zeros(1, seqlen, seqlen)
     if config.causal:
         bias = bias.masked_fill(torch.ones(seqlen, seqlen, dtype=torch.bool).triu(diagonal=1), float("-inf"))
@@ -157,7 +157,7 @@ def speed_up(model: Llama) -> None:
             module.__class__ = FastRMSNorm
 
 
-def _turns(seqlen: int, head_dim: int, theta: float) -> torch.Tensor:
+def cos_and_sin(seqlen: int, head_dim: int, theta: float) -> torch.Tensor:
     """Return cos and sin of m · theta^(-2i / head_dim) for position m and pair i, as (seqlen, 1, head_dim / 2, 2)."""
     pair = torch.arange(0, head_dim, 2, dtype=torch.float32)  # 2i
     angle = torch.outer(torch.arange(seqlen, dtype=torch.float32), theta ** (-pair / head_dim))

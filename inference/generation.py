@@ -1,11 +1,18 @@
 """Continue texts with an `Engine`: one step after the other, for as many texts at once as one likes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from inference.engine import Engine
 from inference.sampling import GREEDY, Generators, Sampling, draw
+
+Ended = Callable[[int, int], bool]  # (which prompt, its new token) -> whether its text ends with that
+
+
+def never(_prompt: int, _token: int) -> bool:
+    """End no text before all its tokens have come."""
+    return False
 
 
 def generate(
@@ -14,14 +21,15 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     *,
-    stop_ids: Collection[int] = (),
+    ended: Ended = never,
     generator: Generators = None,
 ) -> Iterator[list[int | None]]:
-    """Yield the new token of each prompt, step by step; None for one that has ended with a token of `stop_ids`.
+    """Yield the new token of each prompt, step by step; None for one that has `ended`, of which no more is read.
 
-    There are `max_new_tokens` steps, or fewer if all have ended. What no longer fits into the model's `max_seq_len`
-    tokens is forgotten as by `Llama.generate`: the last of them are read anew for every token. `generator` is one for
-    all, or one for each prompt, whose text then does not depend on the others. Raises ValueError for an empty prompt.
+    There are `max_new_tokens` steps, or fewer if all have ended. As soon as one text is longer than the model's
+    `max_seq_len`, the last so many tokens of each are read anew for every step, as by `Llama.generate`. `generator` is
+    one for all, or one for each prompt, whose text then does not depend on the others (to rounding, which int8 does for
+    all together). Raises ValueError if a prompt is empty, or there is none.
     """
     texts = [list(prompt) for prompt in prompts]
     live = list(range(len(texts)))
@@ -32,8 +40,8 @@ def generate(
         for i, token in zip(live, drawn.tolist(), strict=True):
             texts[i].append(token)
             tokens[i] = token
+        going_on = [row for row, i in enumerate(live) if not ended(i, texts[i][-1])]
         yield tokens
-        going_on = [row for row, i in enumerate(live) if tokens[i] not in stop_ids]
         if not (going_on and left):
             return
         if len(going_on) < len(live):
@@ -49,12 +57,12 @@ def complete(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     *,
-    stop_ids: Collection[int] = (),
+    ended: Ended = never,
     generator: Generators = None,
 ) -> list[list[int]]:
     """Return all new tokens of each prompt; the parameters are those of `generate`."""
     rows: list[list[int]] = [[] for _ in prompts]
-    for tokens in generate(engine, prompts, max_new_tokens, sampling, stop_ids=stop_ids, generator=generator):
+    for tokens in generate(engine, prompts, max_new_tokens, sampling, ended=ended, generator=generator):
         for row, token in zip(rows, tokens, strict=True):
             if token is not None:
                 row.append(token)

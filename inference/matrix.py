@@ -14,7 +14,7 @@ Matrix = Callable[[torch.Tensor], torch.Tensor]  # (rows, in) -> (rows, out)
 
 # For so many rows the BLAS of PyTorch's CPU wheels (MKL) is faster with the weights on the left of the product.
 FEW = range(8, 48)
-ENGINES = ("fbgemm", "onednn", "qnnpack")  # PyTorch's kernels for int8, the fastest first
+KERNELS = ("fbgemm", "onednn", "qnnpack")  # PyTorch's kernels for int8, the fastest first
 
 
 def make_matrix(weight: torch.Tensor, quantize: Quantization | None) -> Matrix:
@@ -52,13 +52,14 @@ class Int8:
     def __init__(self, weight: torch.Tensor) -> None:
         """Round `weight`, of shape (out, in). Raises UsageError if PyTorch has no kernel for int8 on this machine."""
         if weight.device.type != "cpu":
-            raise UsageError(f"int8 is for the CPU, but the model is on {weight.device.type}: leave --quantize out")
+            where = f"int8 is for the CPU, but the model is on {weight.device.type}"
+            raise UsageError(f"{where}: leave --quantize out, or use --device cpu")
         self._packed = _pack(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. Shapes: (rows, in) -> (rows, out)."""
-        product: torch.Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, not _has_wide_sums())
-        return product
+        product: torch.Tensor = torch.ops.quantized.linear_dynamic(x.float(), self._packed, not _has_wide_sums())
+        return product.type_as(x)
 
 
 @functools.cache
@@ -71,18 +72,19 @@ def _has_wide_sums() -> bool:
 
 def _pack(weight: torch.Tensor) -> object:
     """Return a matrix as PyTorch's int8 kernels want it."""
-    engine = next((name for name in ENGINES if name in torch.backends.quantized.supported_engines), None)
-    if engine is None:
+    kernel = next((name for name in KERNELS if name in torch.backends.quantized.supported_engines), None)
+    if kernel is None:
         raise UsageError("this build of PyTorch has no kernels for int8: leave --quantize out")
+    weight = weight.float()
     scale = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
     zero = torch.zeros(len(weight), dtype=torch.int64)
     before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine  # of the whole process, while the matrix is packed
+    torch.backends.quantized.engine = kernel  # of the whole process, while the matrix is packed
     try:
         with warnings.catch_warnings():
             # The type of the argument is deprecated; nothing else in PyTorch is as fast yet (benchmarks/README.md).
             warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-            rounded = torch.quantize_per_channel(weight.detach(), scale, zero, 0, torch.qint8)
+            rounded = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
         return torch.ops.quantized.linear_prepack(rounded, None)
     finally:
         torch.backends.quantized.engine = before

@@ -5,13 +5,15 @@ into both. What `llama.Llama` computes comes out, to rounding; the attention its
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 
 from alibi import alibi_slopes
 from errors import UsageError
+from inference.fast_modules import cos_and_sin
 from inference.matrix import Matrix, Quantization, make_matrix
 from llama import Llama, LlamaLayer, RMSNorm
 
@@ -32,29 +34,32 @@ class _Layer:
 
 
 class PackedLlama:
-    """A Llama that is only read: no gradients, no dropout. Matrices that need no fusing stay shared with its model."""
+    """A Llama that is only read: no gradients, no dropout.
+
+    Matrices that need no fusing stay shared with its model: when that has changed, make another.
+    """
 
     def __init__(self, llama: Llama, quantize: Quantization | None = None) -> None:
-        """Arrange the weights of `llama`, as they are now; `quantize` "int8" rounds every matrix but the embedding.
+        """Arrange the weights of `llama`; `quantize` "int8" rounds every matrix but the embedding.
 
         Raises UsageError for a model without the causal mask: what was read of a text would change with its next token.
         """
         config = llama.config
         if not config.causal:
-            raise UsageError("the fast path is for causal models: leave --fast out, or --reproduce_2024")
-        self.config = config
+            raise UsageError("this model has no causal mask: what is kept of a text would change with its next token")
+        self.config = replace(config)
         self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads or config.n_heads
         self.head_dim = config.dim // config.n_heads
         with torch.inference_mode():
             self.embedding = llama.tok_embeddings.weight.detach()
             self.device = self.embedding.device
-            self.layers = [_pack_layer(layer, quantize) for layer in llama.layers if isinstance(layer, LlamaLayer)]
+            self.layers = [_pack_layer(cast(LlamaLayer, layer), quantize) for layer in llama.layers]
             self.norm_weight = llama.norm.weight.detach()
             self.output = make_matrix(llama.output.weight.detach(), quantize)
             self._eps = torch.tensor(config.layer_norm_eps, device=self.device)
             has_alibi = config.position_embedding_type == "alibi"
             self.slopes = alibi_slopes(self.n_heads).to(self.device) if has_alibi else None  # (n_heads,)
-            self._turns = None if has_alibi else self._make_turns()
+            self._rotations = None if has_alibi else self._rotation_table()
 
     @torch.inference_mode()
     def run(
@@ -67,11 +72,11 @@ class PackedLlama:
         """
         bs, seqlen = tokens.shape
         h = F.embedding(tokens, self.embedding).view(bs * seqlen, -1)
-        turn = None if self._turns is None else self._turns[positions]  # (bs or 1, seqlen, 1, head_dim / 2)
+        rotation = None if self._rotations is None else self._rotations[positions]  # (bs or 1, seqlen, 1, head_dim / 2)
         for number, layer in enumerate(self.layers):
             projected = layer.query_key_value(self._normed(h)).contiguous().view(bs, seqlen, -1, self.head_dim)
-            if turn is not None:
-                self._turn(projected[:, :, : self.n_heads + self.n_kv_heads], turn)
+            if rotation is not None:
+                self._rotate(projected[:, :, : self.n_heads + self.n_kv_heads], rotation)
             query, key_value = torch.split(projected, [self.n_heads, 2 * self.n_kv_heads], dim=2)
             if only_last and number == len(self.layers) - 1:
                 h, query, seqlen = h.view(bs, seqlen, -1)[:, -1], query[:, -1:], 1
@@ -102,26 +107,24 @@ class PackedLlama:
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         """Divide each row by its root mean square. Shapes: (rows, dim) -> (rows, dim)."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # (rows, 1)
+        length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)  # (rows, 1)
         return (x * torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()).type_as(x)
 
+    def _rotation_table(self) -> torch.Tensor:
+        """Return cos + i sin of each position's angles: (max_seq_len, 1, head_dim / 2), complex."""
+        table = cos_and_sin(self.config.max_seq_len, self.head_dim, self.config.rope_theta)
+        return torch.view_as_complex(table).to(self.device)
+
     @staticmethod
-    def _turn(heads: torch.Tensor, turn: torch.Tensor) -> None:
+    def _rotate(heads: torch.Tensor, rotation: torch.Tensor) -> None:
         """Turn each pair of the queries and keys in place by its position's angle (RoPE; see rope.py).
 
-        Shapes: heads (bs, seqlen, n_heads + n_kv_heads, head_dim), turn (bs or 1, seqlen, 1, head_dim / 2), complex.
+        Shapes: heads (bs, seqlen, n_heads + n_kv_heads, head_dim), rotation (bs or 1, seqlen, 1, head_dim / 2).
         """
         pairs = heads.float().view(*heads.shape[:-1], -1, 2)  # float32 is not copied
-        turned = torch.view_as_complex(pairs).mul_(turn)  # (a + ib) · (cos + i sin)
+        turned = torch.view_as_complex(pairs).mul_(rotation)  # (a + ib) · (cos + i sin)
         if heads.dtype != torch.float32:
             heads.copy_(torch.view_as_real(turned).flatten(-2))
-
-    def _make_turns(self) -> torch.Tensor:
-        """Return e^(i m theta^(-2i / head_dim)) for position m and pair i, complex, (max_seq_len, 1, head_dim / 2)."""
-        pair = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=self.device)  # 2i
-        position = torch.arange(self.config.max_seq_len, dtype=torch.float32, device=self.device)
-        angle = torch.outer(position, self.config.rope_theta ** (-pair / self.head_dim))
-        return torch.polar(torch.ones_like(angle), angle)[:, None]
 
 
 def attend_all(query: torch.Tensor, key_value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

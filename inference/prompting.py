@@ -27,7 +27,7 @@ class FastZeroShotClassifier(LlamaZeroShotClassifier):
 
     @cached_property
     def packed(self) -> PackedLlama:
-        """The Llama, arranged at the first use: later changes of its weights or its device do not count.
+        """The Llama, arranged at the first use, when it is on its device. Its weights must not change after that.
 
         Raises UsageError if it is not causal.
         """

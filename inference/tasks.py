@@ -6,6 +6,7 @@ bfloat16.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -20,7 +21,7 @@ from inference.fast_adamw import FastAdamW
 from inference.finetuning import speed_up_classifier
 from inference.generation import generate
 from inference.prompting import FastZeroShotClassifier
-from inference.sampling import GREEDY, Sampling
+from inference.sampling import Sampling
 from inference.streaming import IncrementalDecoder
 from tasks import Classification, Generation, Results
 from utils import seed_everything
@@ -43,9 +44,12 @@ class FastGeneration(Generation):
             raise UsageError(f"--{error}") from error
         super().__init__(args)
         self.engine = Engine(self.llama, args.quantize)
+        self.speed = ""
 
     def continue_prompt(self, temperature: float) -> str:
-        """Print the prompt with its continuation, and how long it took; return the two as one text."""
+        """Return the prompt with its continuation, both on the screen by then if `--stream` asks for it."""
+        if self.args.stream:
+            print(f"Temperature is {temperature}")
         times = [perf_counter()]
         decoder = IncrementalDecoder(self.tokenizer, self.ids)
         text = self._show(self.tokenizer.decode(self.ids))
@@ -53,13 +57,17 @@ class FastGeneration(Generation):
             times.append(perf_counter())
             text += self._show(decoder.push(token))
         text += self._show(decoder.flush())
-        print("" if self.args.stream else text)
-        print(f"{_speed(min(len(self.ids), self.engine.config.max_seq_len), times)}\n")
+        self.speed = _speed(min(len(self.ids), self.engine.config.max_seq_len), times)
         return text
+
+    def report(self, temperature: float, text: str) -> None:
+        """Print the text, unless that was done, and how long it took."""
+        print("" if self.args.stream else f"Temperature is {temperature}\n{text}")
+        print(f"{self.speed}\n")
 
     def _new_tokens(self, temperature: float) -> Iterator[int]:
         """Yield the new tokens one by one; no token ends the text, as in `Llama.generate`."""
-        sampling = self.sampling if temperature else GREEDY
+        sampling = dataclasses.replace(self.sampling, temperature=temperature)
         for step in generate(self.engine, [self.ids], self.args.max_new_tokens, sampling):
             yield from (token for token in step if token is not None)
 

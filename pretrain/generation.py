@@ -50,7 +50,7 @@ def continue_prompts(
     engine = Engine(model)
     for first in range(0, len(rows), BATCH_SIZE):
         batch = rows[first : first + BATCH_SIZE]
-        steps = _grow(engine, batch, tokenizer.eos_id, max_new_tokens, sampling)
+        steps = _grow(engine, batch, max_new_tokens, sampling)
         for _ in progress(steps, f"prompt {first + 1} and on", max_new_tokens) if show_progress else steps:
             pass  # the rows take their tokens themselves
     return [row.text for row in rows]
@@ -74,7 +74,7 @@ def stream(
     if row.text:
         yield row.text
     shown = len(row.text)
-    for _ in _grow(Engine(model), [row], tokenizer.eos_id, max_new_tokens, sampling):
+    for _ in _grow(Engine(model), [row], max_new_tokens, sampling):
         if len(row.text) > shown:
             yield row.text[shown:]
             shown = len(row.text)
@@ -121,8 +121,8 @@ class _Row:
         self._decoder = IncrementalDecoder(tokenizer, self.ids)
         self._stop = StopTexts(stop)
 
-    def push(self, token: int) -> None:
-        """Take the token that was drawn."""
+    def push(self, token: int) -> bool:
+        """Take the token that was drawn, and say whether the text ends with it."""
         self._room -= 1
         self.ended = token == self._eos_id
         if not self.ended:
@@ -130,18 +130,17 @@ class _Row:
             self.ended = self._stop.found or self._room == 0
         if self.ended and not self._stop.found:
             self.text += self._stop.push(self._decoder.flush()) + self._stop.flush()
+        return self.ended
 
 
-def _grow(engine: Engine, rows: Sequence[_Row], eos_id: int, max_new_tokens: int, sampling: Sampling) -> Iterator[None]:
-    """Yield after each step that gave every row its next token, until all rows have ended."""
+def _grow(engine: Engine, rows: Sequence[_Row], max_new_tokens: int, sampling: Sampling) -> Iterator[object]:
+    """Yield after each step that gave its next token to every row that has not ended, until all have."""
     prompts, generators = [row.ids for row in rows], [row.generator for row in rows]
-    for tokens in generate(engine, prompts, max_new_tokens, sampling, stop_ids=(eos_id,), generator=generators):
-        for row, token in zip(rows, tokens, strict=True):
-            if token is not None and not row.ended:
-                row.push(token)
-        yield
-        if all(row.ended for row in rows):
-            return
+
+    def push(row: int, token: int) -> bool:
+        return rows[row].push(token)
+
+    return generate(engine, prompts, max_new_tokens, sampling, ended=push, generator=generators)
 
 
 def _generator(model: Llama, seed: int) -> torch.Generator:

@@ -13,8 +13,10 @@ import run_llama
 import tasks
 from classifier import LlamaEmbeddingClassifier
 from errors import UsageError
+from inference.engine import Engine
 from inference.fast_adamw import FastAdamW
 from inference.tasks import FastClassification
+from llama import Llama, load_pretrained
 from tests.assets_dir import require_asset
 from tests.tiny import random_llama, save_llama
 from tests.tiny_run import WEIGHTS, finetuning, make_workplace, prompting
@@ -186,6 +188,44 @@ def test_zero_shot_predictions_are_those_of_the_plain_command(workplace: Path) -
         assert run_llama.main(prompting(*more)) == 0
         contents.append([Path(f"demo-{split}-prompting-output.txt").read_bytes() for split in ("dev", "test")])
     assert contents[0] == contents[1]
+
+
+def test_the_engine_gets_the_weights_that_were_asked_for(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def spied(llama: Llama, quantize: Any) -> Engine:
+        asked.append(quantize)
+        return Engine(llama, quantize)
+
+    monkeypatch.setattr(inference.tasks, "Engine", spied)
+    written("--fast", tokens=1)
+    written("--fast", "--quantize", "int8", tokens=1)
+    assert asked == [None, "int8"]
+
+
+def test_a_text_that_ends_inside_a_character_is_the_same_text(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer(tokenizer_model=workplace / "model" / "tokenizer.model")
+    first_byte = tokenizer.sp_model.piece_to_id("<0xC3>")  # of two
+    monkeypatch.setattr(Llama, "forward", lambda self, tokens: (one_hot(first_byte, self.vocab_size), None))
+    monkeypatch.setattr(Engine, "prefill", lambda self, *_: one_hot(first_byte, self.config.vocab_size)[:, 0])
+    (plain, _), (fast, _) = written(tokens=1), written("--fast", tokens=1)
+    assert fast == plain and plain.endswith("\ufffd\n")
+
+
+def one_hot(token: int, vocab_size: int) -> torch.Tensor:
+    """Return logits that leave no other choice, of shape (1, 1, vocab_size)."""
+    return torch.full((1, 1, vocab_size), -1e9).index_fill(2, torch.tensor(token), 1e9)
+
+
+@pytest.mark.parametrize("more", [[], ["--fast"], ["--fast", "--quantize", "int8"]])
+def test_weights_that_are_no_numbers_are_refused(
+    more: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_pretrained(workplace / WEIGHTS[1])
+    model.norm.weight.data[0] = float("nan")
+    save_llama(workplace / "broken.pt", model)
+    assert run_llama.main(["--pretrained-model-path", "broken.pt", *more]) == 2
+    assert "tensor norm.weight holds values that are not finite" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ finetune

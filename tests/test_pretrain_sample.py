@@ -72,11 +72,12 @@ def test_a_row_slides_when_it_outgrows_the_context(tokenizer_model: Path) -> Non
     assert text == tokenizer.decode(theirs)
 
 
-def test_a_text_does_not_depend_on_the_other_prompts(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("stop", [[], ["e"]], ids=["all tokens", "a stop text"])
+def test_a_text_does_not_depend_on_the_other_prompts(stop: list[str], tokenizer: Tokenizer) -> None:
     model = model_for(tokenizer)
-    together = continue_prompts(model, tokenizer, PROMPTS, max_new_tokens=15, seed=5)
+    together = continue_prompts(model, tokenizer, PROMPTS, max_new_tokens=15, seed=5, stop=stop)
     for i, prompt in enumerate(PROMPTS):
-        assert continue_prompts(model, tokenizer, [prompt], max_new_tokens=15, seed=5 + i) == [together[i]]
+        assert continue_prompts(model, tokenizer, [prompt], max_new_tokens=15, seed=5 + i, stop=stop) == [together[i]]
 
 
 def test_more_prompts_than_a_batch_holds_are_continued_in_turns(

@@ -29,8 +29,6 @@ RUN = "run_llama.py"
 _HOOKS = {"sitecustomize", "usercustomize", "conftest"}
 # `test` is the standard library's, for testing Python itself: nobody imports it, and many a student has a test.py.
 _STDLIB = set(sys.stdlib_module_names) - {"test"}
-# Imported by the master's run_llama.py where it is there, and so by whatever a student makes of that file.
-_FAST = "inference"
 _MODULE_ENDINGS = {"py", "pyc", "so", "pyd"}
 _MAX_FINDINGS = 40  # of one file; the rest is counted
 _MAX_LINES = 6  # that a finding names
@@ -90,7 +88,7 @@ def analyse(files: Mapping[str, bytes], rules: StaticRules, modules: Iterable[st
         for name in sorted(shadows)
     ]
     own = {Path(name).stem for name in set(files) - shadows if name.endswith(".py")}
-    allowed = {*rules.imports, *sys.stdlib_module_names, *own, *(path.stem for path in ROOT.glob("*.py")), _FAST}
+    allowed = {*rules.imports, *sys.stdlib_module_names, *own, *(path.stem for path in ROOT.glob("*.py"))}
     for name in sorted(files):
         if name.endswith(".py") and not _is_master(name, files[name]):
             try:
