@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, in a handful of plain names, by PyTorch's profiler.
+"""Where the time of a step goes, in a handful of plain names, by PyTorch's profiler.
 
 The profiler knows operators ("aten::mul"), not what they are for. So parts of the model are labelled while it runs, and
 the operators of the backward pass get the label of those whose gradient they compute.
@@ -7,15 +7,19 @@ the operators of the backward pass get the label of those whose gradient they co
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import getattr_static
 from typing import Any
 from unittest.mock import patch
 
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from benchmarks.report import grid
+
 MATRICES, SCORES, ROPE, NORMS, LOSS = "matrix products", "attention scores", "RoPE", "norms", "loss"
-OPTIMIZER, COPIES, ELEMENTWISE, REST = "optimizer", "copies", "SwiGLU, sums", "Python, unseen"
-GROUPS = (MATRICES, SCORES, ROPE, NORMS, LOSS, OPTIMIZER, COPIES, ELEMENTWISE, REST)
+OPTIMIZER, DRAWING, COPIES = "optimizer", "drawing the token", "copies"
+ELEMENTWISE, REST = "SwiGLU, sums", "Python, unseen"
+GROUPS = (MATRICES, SCORES, ROPE, NORMS, LOSS, OPTIMIZER, DRAWING, COPIES, ELEMENTWISE, REST)
 LABEL = "part: "
 # What an operator is for, if nothing around it says so; the first part of a name that fits.
 OPERATORS = {
@@ -51,6 +55,17 @@ def break_down(step: Callable[[], object], steps: int, parts: Sequence[Part] = (
     return seconds
 
 
+def their_parts() -> list[Part]:
+    """Return what is what in transformers' model."""
+    from transformers.models.llama import modeling_llama
+
+    return [
+        (ROPE, modeling_llama, "apply_rotary_pos_emb"),
+        (ROPE, modeling_llama.LlamaRotaryEmbedding, "forward"),
+        (NORMS, modeling_llama.LlamaRMSNorm, "forward"),
+    ]
+
+
 @contextmanager
 def _labelled(parts: Sequence[Part]) -> Iterator[None]:
     """Let each of these functions tell the profiler its group while it runs."""
@@ -64,7 +79,9 @@ def _labelled(parts: Sequence[Part]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for group, owner, name in parts:
-            stack.enter_context(patch.object(owner, name, labelling(group, getattr(owner, name))))
+            labelled = labelling(group, getattr(owner, name))
+            is_static = isinstance(getattr_static(owner, name), staticmethod)
+            stack.enter_context(patch.object(owner, name, staticmethod(labelled) if is_static else labelled))
         yield
 
 
@@ -88,3 +105,22 @@ def _attribute(roots: Sequence[Any]) -> Iterator[tuple[str, float]]:
 
     for root in sorted(roots, key=lambda event: event.time_range.start):
         yield from visit(root, None)
+
+
+def parts_table(what: str, columns: dict[str, dict[str, float]]) -> list[str]:
+    """Return the lines of a table on where the time goes, a contender a column; parts that take no time are left out.
+
+    `what` says what was measured, and in which unit: the values are seconds, and the table has milliseconds.
+    """
+    totals = {name: sum(taken.values()) for name, taken in columns.items()}
+    decimals = 0 if max(totals.values()) > 0.1 else 2
+    parts = [part for part in next(iter(columns.values())) if any(taken[part] for taken in columns.values())]
+    rows = (
+        [
+            part,
+            *(f"{1000 * taken[part]:.{decimals}f} ({taken[part] / totals[who]:.0%})" for who, taken in columns.items()),
+        ]
+        for part in parts
+    )
+    head = [f"Where the time goes, {what} (under the profiler, which slows it down):", ""]
+    return [*head, *grid(("", *columns), rows)]

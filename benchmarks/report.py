@@ -1,107 +1,112 @@
-"""From measurements to RESULTS.md: JSON is kept beside it, and the page is made of all JSON that lies there."""
+"""From measurements to RESULTS.md: JSON is kept beside it, and the page is made of all JSON that lies there.
 
+Each benchmark is a module of this folder with `measure`, which returns what JSON can hold, and `table`, which makes a
+section of it. What their tables have in common is here as well: ratios, and the sentence on the machine.
+"""
+
+import importlib
 import json
 import statistics
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from errors import MissingDependency
 from utils import write_text
 
+NAMES = ("generate", "finetune", "prompt", "optimizer", "load", "grade", "train")  # the order of the page
+ON_GPU = ("generate", "finetune", "prompt", "optimizer")  # those that have `--device cuda`
 HEAD = """# Results
 
-Made by `python -m benchmarks train`; a figure is the median of alternating rounds in one process. Do not edit.
+Contenders took turns in one run, and a figure is the median of its rounds. Made by the commands in
+[README.md](README.md), which says how to read it: do not edit.
 """
 
 
-def write(folder: Path, name: str, result: dict[str, Any]) -> None:
-    """Keep a result as JSON, make RESULTS.md anew, and print the new table."""
-    write_text(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
+def write(folder: Path, name: str, result: dict[str, Any], device: str = "cpu") -> None:
+    """Keep a result as JSON and, where the module can `draw` one, a picture; make RESULTS.md anew, print the section.
+
+    Without matplotlib there is no picture.
+    """
+    path = _json(folder, name, device)
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".png").unlink(missing_ok=True)  # of an older result
+    with suppress(MissingDependency):
+        if draw := getattr(_module(name), "draw", None):
+            draw(result, path.with_suffix(".png"))
     write_text(folder / "RESULTS.md", page(folder))
-    print(TABLES[name](result))
-    print(f"wrote {folder / 'RESULTS.md'} and {folder / f'{name}.json'}")
+    print(section(name, result))
+    print(f"wrote {folder / 'RESULTS.md'} and {path}")
 
 
 def page(folder: Path) -> str:
     """Return RESULTS.md, made of the JSON files in the folder."""
     parts = [HEAD]
-    for name, table in TABLES.items():
-        file = folder / f"{name}.json"
-        if file.is_file():
-            parts.append(table(json.loads(file.read_text(encoding="utf-8"))))
+    for device in ("cpu", "cuda"):
+        for name in NAMES:
+            path = _json(folder, name, device)
+            if path.is_file():
+                parts.append(section(name, json.loads(path.read_text(encoding="utf-8"))))
+                if (picture := path.with_suffix(".png")).is_file():
+                    parts.append(f"![{name}]({picture.name})\n")
+    if missing := [name for name in ON_GPU if not _json(folder, name, "cuda").is_file()]:
+        commands = ", ".join(f"`python -m benchmarks {name} --device cuda`" for name in missing)
+        parts.append(f"## On a GPU\n\nNot measured: there was none. To measure: {commands}.\n")
     return "\n".join(parts)
 
 
-def train_table(result: dict[str, Any]) -> str:
-    """Return the section on training."""
-    lines = ["## Training from scratch", "", _machine(result), ""]
-    lines += ["| size | precision | who | ms a step | tokens/s | ratio to transformers | of the matrix products |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for row in result["rows"]:
-        lines.append(
-            f"| {row['size']} | {row['precision']} | {row['contender']} | {1000 * row['median']:.0f} "
-            f"| {row['tokens_per_second']:,.0f} | {_ratio(row, result['rows'])} | {row['share_of_peak']:.0%} |"
-        )
-    lines += [
-        "",
-        "The ratio is to transformers' own time, eager to eager and compiled to compiled, round by round: the median, "
-        "and between which values the middle half lies; above 1 is faster. Without a note, the optimizer is torch's "
-        "fused AdamW. The first step of what is compiled took "
-        f"{_first_steps(result['rows'])}.",
-    ]
-    if any(row["share_of_peak"] > 1 for row in result["rows"]):
-        lines += [
-            "",
-            "**Shares above 100 % cannot be**: the machine did other work while its matrix products were measured. The "
-            "ratios are paired and stand; for the other columns, measure again on a quiet machine.",
-        ]
-    for size, columns in result["parts"].items():
-        lines += ["", *_parts_table(size, columns)]
-    return "\n".join(lines) + "\n"
+def section(name: str, result: dict[str, Any]) -> str:
+    """Return a benchmark's section, with what the host took of the machine meanwhile."""
+    text: str = _module(name).table(result)
+    stolen = result.get("stolen")
+    if stolen is None:
+        return text
+    return f"{text}\nThe host kept {stolen:.0%} of the processor time that was asked for meanwhile.\n"
 
 
-def _parts_table(size: str, columns: dict[str, dict[str, float]]) -> list[str]:
-    """Return the lines on where the time goes at one size."""
-    lines = [
-        f"Where the time goes, {size}, eager, in milliseconds a step (under the profiler, which slows it down):",
-        "",
-    ]
-    lines += ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for part in next(iter(columns.values())):
-        cells = (
-            f"{1000 * seconds[part]:.0f} ({seconds[part] / sum(seconds.values()):.0%})" for seconds in columns.values()
-        )
-        lines.append(f"| {part} | " + " | ".join(cells) + " |")
-    return lines
+def _module(name: str) -> Any:
+    """Return the module of a benchmark."""
+    return importlib.import_module(f"benchmarks.{name}")
 
 
-def _first_steps(rows: list[dict[str, Any]]) -> str:
-    """Return how long it takes to compile, as part of a sentence."""
-    compiled = [row for row in rows if row["contender"].endswith("compiled")]
-    return ", ".join(f"{row['first']:.0f} s ({row['size']}, {row['contender']})" for row in compiled) or "no time here"
+def _json(folder: Path, name: str, device: str) -> Path:
+    """Return where a result is kept."""
+    return folder / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
 
 
-def _ratio(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Return how many times as fast as transformers a contender is: the median of the rounds, and their quartiles."""
-    peer = "transformers, compiled" if row["contender"].endswith("compiled") else "transformers"
-    same = (other for other in rows if (other["size"], other["precision"]) == (row["size"], row["precision"]))
-    theirs = next(other["rounds"] for other in same if other["contender"] == peer)
-    ratios = [their_time / our_time for our_time, their_time in zip(row["rounds"], theirs, strict=True)]
-    if len(ratios) < 2 or row["contender"] == peer:
-        return f"{ratios[0]:.2f}"
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{median:.2f} ({low:.2f} to {high:.2f})"
+# ---------------------------------------------------------------------------------------------------- in tables
 
 
-def _machine(result: dict[str, Any]) -> str:
-    """Return the sentence on the machine and the versions."""
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def machine(result: dict[str, Any]) -> str:
+    """Return the sentence on the machine, the versions and the rounds."""
     m = result["machine"]
-    peaks = {row["precision"]: row["peak_gflops"] for row in result["rows"]}
-    speed = ", ".join(f"{peak:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
+    where = f"{m['gpu']}; {m['processor']}" if "gpu" in m else m["processor"]
+    threads, rounds = (
+        f"{number} {what}{'s' * (number != 1)}"
+        for number, what in ((m["threads"], "thread"), (result["rounds"], "round"))
+    )
+    peers = "".join(f", {name} {m[name]}" for name in ("transformers", "xllamacpp") if name in m)
     return (
-        f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, {m['system']}; Python {m['python']}, "
-        f"PyTorch {m['torch']}, transformers {m['transformers']}. A large matrix product reaches {speed}. "
-        f"{result['rounds']} rounds."
+        f"{where}, {m['cores']} cores, {threads}, {m['system']}; Python {m['python']}, "
+        f"PyTorch {m['torch']}{peers}. {rounds}."
     )
 
 
-TABLES = {"train": train_table}
+def ratio(rounds: Sequence[float], others: Sequence[float]) -> str:
+    """Return how many times as fast as another a contender is: the median of the rounds, and their quartiles."""
+    low, median, high = quartiles([theirs / ours for ours, theirs in zip(rounds, others, strict=True)])
+    return f"{median:.2f}" if len(rounds) < 2 else f"{median:.2f} ({low:.2f} to {high:.2f})"
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the values below which a quarter, a half and three quarters of `values` lie."""
+    if len(values) < 2:
+        return (values[0],) * 3
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.breakdown import NORMS, ROPE, Part, break_down
-from benchmarks.machine import describe, take_turns
+from benchmarks import report
+from benchmarks.breakdown import NORMS, ROPE, Part, break_down, parts_table, their_parts
+from benchmarks.machine import CPU, describe, matmul_rate, take_turns
 from errors import MissingDependency
 from hf_format import config_to, tensors_to
+from inference import fast_modules
+from inference.fast_modules import speed_up
 from llama import Llama
 from optimizer import AdamW
-from pretrain import fast_modules
-from pretrain.fast_modules import speed_up
 from pretrain.model import build_model, flops_per_token, next_token_loss
 from pretrain.recipe import ModelRecipe
-from pretrain.throughput import matmul_flops
 
 Step = Callable[[], float]  # returns the loss
 
@@ -45,7 +45,7 @@ OUR_PARTS: list[Part] = [(ROPE, fast_modules, "_rotate"), (NORMS, fast_modules.F
 WORTH_IT = 1.5  # bfloat16 is measured where matrix products are this much faster in it
 
 
-def measure(sizes: Sequence[str], *, rounds: int, compiled: bool) -> dict[str, Any]:
+def measure(*, sizes: Sequence[str], rounds: int, compiled: bool) -> dict[str, Any]:
     """Time all contenders; return the machine, a row each, and where the time goes. Raises MissingDependency."""
     rows: list[dict[str, Any]] = []
     parts: dict[str, dict[str, dict[str, float]]] = {}
@@ -61,7 +61,7 @@ def measure(sizes: Sequence[str], *, rounds: int, compiled: bool) -> dict[str, A
             for contender, timing in take_turns(contenders, rounds).items():
                 rows.append({"size": name, "precision": label, "contender": contender} | asdict(timing))
             parts[name][f"{label}: ours"] = break_down(contenders["ours"], TO_PROFILE, OUR_PARTS)
-            parts[name][f"{label}: theirs"] = break_down(contenders["transformers"], TO_PROFILE, _their_parts())
+            parts[name][f"{label}: theirs"] = break_down(contenders["transformers"], TO_PROFILE, their_parts())
     for row in rows:
         row |= _throughput(SIZES[row["size"]], row["median"], flops[getattr(torch, row["precision"])])
     return {"machine": describe(), "rounds": rounds, "rows": rows, "parts": parts}
@@ -79,7 +79,7 @@ def _throughput(size: Size, seconds: float, peak: float) -> dict[str, float]:
 
 def _matmul_flops(precision: torch.dtype) -> float:
     """Return the best of a few measurements: what disturbs them only makes them slower."""
-    return max(matmul_flops(torch.device("cpu"), precision) for _ in range(5))
+    return max(matmul_rate(CPU, precision) for _ in range(5))
 
 
 def _contenders(size: Size, precision: torch.dtype, compiled: bool) -> dict[str, Step]:
@@ -134,17 +134,6 @@ def _theirs(size: Size, precision: torch.dtype, *, compiled: bool = False) -> St
     return lambda: _step(model, steps, loss)
 
 
-def _their_parts() -> list[Part]:
-    """Return what is what in transformers' model."""
-    from transformers.models.llama import modeling_llama
-
-    return [
-        (ROPE, modeling_llama, "apply_rotary_pos_emb"),
-        (ROPE, modeling_llama.LlamaRotaryEmbedding, "forward"),
-        (NORMS, modeling_llama.LlamaRMSNorm, "forward"),
-    ]
-
-
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> float:
     """Take one step and return its loss: the same for both."""
     result = loss()
@@ -160,3 +149,60 @@ def _batch(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(size.vocab_size, (size.rows, size.model.max_seq_len + 1), generator=generator)
     return tokens[:, :-1], tokens[:, 1:]
+
+
+# ---------------------------------------------------------------------------------------------------- the table
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the section on training."""
+    lines = ["## Training from scratch", "", f"{report.machine(result)} {_peaks(result['rows'])}", ""]
+    head = ("size", "precision", "who", "ms a step", "tokens/s", "ratio to transformers", "of the matrix products")
+    lines += report.grid(head, (_cells(row, result["rows"]) for row in result["rows"]))
+    lines += [
+        "",
+        "The ratio is to transformers' own time, eager to eager and compiled to compiled, round by round: the median, "
+        "and between which values the middle half lies; above 1 is faster. Without a note, the optimizer is torch's "
+        "fused AdamW. The first step of what is compiled took "
+        f"{_first_steps(result['rows'])}.",
+    ]
+    if any(row["share_of_peak"] > 1 for row in result["rows"]):
+        lines += [
+            "",
+            "**Shares above 100 % cannot be**: the machine did other work while its matrix products were measured. The "
+            "ratios are paired and stand; for the other columns, measure again on a quiet machine.",
+        ]
+    for size, columns in result["parts"].items():
+        lines += ["", *parts_table(f"{size}, eager, in milliseconds a step", columns)]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the cells of a row of the table."""
+    return (
+        *(row["size"], row["precision"], row["contender"], f"{1000 * row['median']:.0f}"),
+        *(f"{row['tokens_per_second']:,.0f}", _ratio(row, rows), f"{row['share_of_peak']:.0%}"),
+    )
+
+
+def _first_steps(rows: list[dict[str, Any]]) -> str:
+    """Return how long it takes to compile, as part of a sentence."""
+    compiled = [row for row in rows if row["contender"].endswith("compiled")]
+    return ", ".join(f"{row['first']:.0f} s ({row['size']}, {row['contender']})" for row in compiled) or "no time here"
+
+
+def _ratio(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return the ratio to the peer of the same kind."""
+    peer = "transformers, compiled" if row["contender"].endswith("compiled") else "transformers"
+    if row["contender"] == peer:
+        return "1.00"
+    same = (other for other in rows if (other["size"], other["precision"]) == (row["size"], row["precision"]))
+    theirs = next(other["rounds"] for other in same if other["contender"] == peer)
+    return report.ratio(row["rounds"], theirs)
+
+
+def _peaks(rows: list[dict[str, Any]]) -> str:
+    """Return the sentence on what matrix products reach."""
+    peaks = {row["precision"]: row["peak_gflops"] for row in rows}
+    speed = ", ".join(f"{peak:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
+    return f"A large matrix product reaches {speed}."

@@ -9,32 +9,13 @@ import torch.nn.functional as F
 
 import finetune
 from checkpoint import load_torch_file, read_checkpoint, save_torch_file
-from classifier import LlamaEmbeddingClassifier
-from config import ClassifierConfig
 from errors import TrainingError
-from finetune import EpochResult, Finetuner, predict
-from sentiment_data import EncodedExamples, make_batches
-from tests.tiny import padded, random_llama, random_tokens, save_llama
-
-
-def examples(count: int, seed: int = 0) -> EncodedExamples:
-    """Return rows of different lengths whose label the first token gives away."""
-    rows = [random_tokens(1, 3 + (7 * i) % 15, seed=seed + i)[0].tolist() for i in range(count)]
-    labels = [row[0] % 2 for row in rows]
-    return EncodedExamples(rows, labels, [""] * count, num_cut=0, max_len=24, keep="end")
-
-
-def make_finetuner(folder: Path, option: str = "finetune", dropout: float = 0.3, **options: Any) -> Finetuner:
-    """Return a finetuner of a tiny model that lies in `folder`."""
-    torch.manual_seed(0)
-    path = save_llama(folder / "tiny.pt", random_llama())
-    classifier = LlamaEmbeddingClassifier(ClassifierConfig(2, str(path), option, dropout))
-    settings: dict[str, Any] = {"run": {"seed": 1}, "batch_size": 4, "lr": 1e-3, "seed": 1, "pad_id": 3}
-    return Finetuner(classifier, folder / "best.pt", **(settings | options))
-
-
-def ignore(result: EpochResult) -> None:
-    """Take the report of an epoch, and do nothing with it."""
+from finetune import EpochResult, predict
+from inference.fast_adamw import FastAdamW
+from optimizer import AdamW
+from sentiment_data import make_batches
+from tests.tiny import layer_of, padded
+from tests.tiny_finetune import examples, ignore, make_finetuner
 
 
 def test_the_loss_is_a_mean_over_sentences_not_over_batches(tmp_path: Path) -> None:
@@ -203,3 +184,32 @@ def test_what_a_killed_save_left_is_removed_in_the_end(tmp_path: Path) -> None:
     (tmp_path / ".best.resume.pt.abc.tmp").touch()
     finetuner.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "tiny.pt"]
+
+
+def test_the_optimizer_can_be_another_of_the_same_kind(tmp_path: Path) -> None:
+    assert type(make_finetuner(tmp_path).optimizer) is AdamW
+    assert type(make_finetuner(tmp_path, optimizer=FastAdamW).optimizer) is FastAdamW
+
+
+def test_in_bfloat16_products_are_rounded_and_nothing_else_is(tmp_path: Path) -> None:
+    finetuner = make_finetuner(tmp_path, precision=torch.bfloat16)
+    dtypes = set()
+    layer = layer_of(finetuner.classifier.llama, 0)
+    layer.feed_forward.w1.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
+    data = examples(16)
+    finetuner.fit(data, data, 1, ignore)
+    assert dtypes == {torch.bfloat16}
+    assert all(p.dtype == torch.float32 for p in finetuner.classifier.parameters())
+    exact = make_finetuner(tmp_path)
+    exact.fit(data, data, 1, ignore)
+    assert finetuner.history[0].train_loss != exact.history[0].train_loss
+    assert finetuner.history[0].train_loss == pytest.approx(exact.history[0].train_loss, rel=0.05)
+
+
+def test_predictions_in_bfloat16_are_nearly_those_in_float32(tmp_path: Path) -> None:
+    classifier, rows = make_finetuner(tmp_path).classifier, examples(40).ids
+    exact, rounded = (
+        predict(classifier, rows, 4, 3, bucketed=True, precision=precision)
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    assert sum(a == b for a, b in zip(exact, rounded, strict=True)) >= 36

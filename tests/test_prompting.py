@@ -222,7 +222,7 @@ def test_without_nodes_the_mask_is_the_causal_one() -> None:
 
 def test_a_model_that_is_not_causal_is_refused(model: FastZeroShotClassifier) -> None:
     model.llama.config.causal = False
-    with pytest.raises(UsageError, match="the fast path is for causal models: leave --fast out"):
+    with pytest.raises(UsageError, match="this model has no causal mask"):
         model(padded(ROWS))
 
 
