@@ -2,6 +2,9 @@
 
 # Not PYTHON: that name is for setup.sh, and make would hand it on.
 VENV_PYTHON := .venv/bin/python
+# Two processes, each with whole files of tests, which share within a file what is expensive: `make test JOBS=4` for more.
+JOBS := 2
+PYTEST = $(VENV_PYTHON) -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo start test test-all lint format clean
@@ -26,10 +29,10 @@ start: ## make a workspace with the gaps open, for learning alone (DIR=build/sta
 
 test: ## set the environment up and run the tests (a few minutes)
 	@./setup.sh --dev --no-assets
-	@$(VENV_PYTHON) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: test ## run the slow tests as well: whole trainings, killed and resumed, on several processes
-	@$(VENV_PYTHON) -m pytest -m slow
+	@$(PYTEST) -m slow
 
 lint: ## check style and types
 	@./setup.sh --dev --no-assets

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,7 +156,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path: Path, monkeyp
     def full(*_: object) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("safetensors_file.struct.pack", full)
+    monkeypatch.setattr("safetensors_file.struct", SimpleNamespace(pack=full))
     with pytest.raises(CheckpointError, match=r"a\.safetensors cannot be written \(No space left on device\)"):
         write_safetensors(path, {"a": torch.zeros(3)})
     assert sha256_of(path) == checksum

@@ -334,7 +334,7 @@ def test_a_relative_mirror_is_meant_from_where_the_user_stands(machine: Machine,
     ("target", "commands"),
     [
         ("demo", ["./setup.sh", ".venv/bin/python run_llama.py --option generate"]),
-        ("test", ["./setup.sh --dev --no-assets", '.venv/bin/python -m pytest -m "not slow"']),
+        ("test", ["./setup.sh --dev --no-assets", '.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"']),
     ],
 )
 def test_the_two_commands_of_the_readme_do_their_own_setup(target: str, commands: list[str]) -> None:
