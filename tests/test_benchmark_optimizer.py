@@ -1,5 +1,6 @@
 """The benchmark of AdamW, at toy size: python -m pytest tests/test_benchmark_optimizer.py"""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -25,15 +26,18 @@ def test_all_contenders_take_the_same_step(name: str) -> None:
     assert not torch.equal(before[0], stepped[1][0])
 
 
-def test_the_limit_moves_as_many_bytes_as_asked() -> None:
-    target: Any = optimizer._copying(200, "cpu")()
-    assert target.shape == (100,) and target.dtype == torch.uint8  # 100 are read, 100 are written
+def test_the_limit_moves_as_many_bytes_as_a_step() -> None:
+    move = optimizer._moving(50, "cpu")
+    assert move() == 50
+    memory = inspect.getclosurevars(move).nonlocals
+    assert (memory["state"] == -1).all() and (memory["gradient"] == 1).all()
+    assert 4 * (memory["gradient"].numel() + 2 * memory["state"].numel()) == 50 * optimizer.BYTES  # the state twice
 
 
 def test_a_run_has_a_row_each_and_compares_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer, "STEPS", 5)
     result = optimizer.measure(sizes=["toy"], rounds=2)
-    assert [row["contender"] for row in result["rows"]] == [*optimizer.CONTENDERS, optimizer.COPY]
+    assert [row["contender"] for row in result["rows"]] == [*optimizer.CONTENDERS, optimizer.MOVE]
     assert all(len(row["rounds"]) == 2 for row in result["rows"])
     assert result["difference"]["size"] == "toy"
     assert 0 <= result["difference"]["largest"] < 1e-6
@@ -56,7 +60,7 @@ def test_the_table_has_ratios_round_by_round() -> None:
     def row(contender: str, *rounds: float) -> dict[str, Any]:
         return {"size": "s", "contender": contender, "numbers": 10**9, "rounds": rounds, "median": rounds[1]}
 
-    rows = [row(optimizer.FAST, 1.0, 2.0, 4.0), row(optimizer.FUSED, 2.0, 4.0, 4.0), row(optimizer.COPY, 0.5, 1.0, 3.0)]
+    rows = [row(optimizer.FAST, 1.0, 2.0, 4.0), row(optimizer.FUSED, 2.0, 4.0, 4.0), row(optimizer.MOVE, 0.5, 1.0, 3.0)]
     cells = optimizer._cells(rows)
     assert cells(rows[0]) == ("s", optimizer.FAST, "2000.0", "14.0", "2.00 (1.50 to 2.00)", "50%")
     assert cells(rows[1])[-2:] == ("1.00", "25%")
