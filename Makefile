@@ -2,7 +2,7 @@
 
 # Not PYTHON: that name is for setup.sh, and make would hand it on.
 VENV_PYTHON := .venv/bin/python
-# Two processes, each with whole files of tests, which share within a file what is expensive: `make test JOBS=4` for more.
+# Two processes, each with whole files of tests, which share within a file what is expensive; `make test JOBS=4` for more.
 JOBS := 2
 PYTEST = $(VENV_PYTHON) -m pytest -n $(JOBS) --dist loadfile
 
