@@ -372,7 +372,12 @@ def _curve_lines(curve: dict[str, Any]) -> list[str]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw what a token costs by the length of the text before it. Raises MissingDependency without matplotlib."""
+    """Draw what a token costs by the length of the text before it, if that was measured.
+
+    Raises MissingDependency without matplotlib.
+    """
+    if "curve" not in result:
+        return
     figure, (axes,) = new_figure(columns=1)
     for who in ON_CURVE:
         rows = [row for row in result["curve"]["rows"] if row["contender"] == who]

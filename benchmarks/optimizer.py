@@ -18,7 +18,7 @@ from benchmarks.machine import describe, take_turns
 from benchmarks.material import random_llama
 from inference.fast_adamw import FastAdamW
 from optimizer import AdamW
-from utils import progress
+from utils import pick_device, progress
 
 Parameters = list[torch.nn.Parameter]
 
@@ -39,7 +39,11 @@ SHIFT = 16  # numbers by which the gradients move on from step to step
 
 
 def measure(*, sizes: Sequence[str] = ("15m", "42m"), rounds: int = 7, device: str = "cpu") -> dict[str, Any]:
-    """Time a step of each optimizer at each size, in turns, and compare the weights of the loop and the fast step."""
+    """Time a step of each optimizer at each size, in turns, and compare the weights of the loop and the fast step.
+
+    Raises UsageError if there is no such device.
+    """
+    pick_device(device)  # which is refused here if it is not there
     rows: list[dict[str, Any]] = []
     compared = "42m" if "42m" in sizes else sizes[0]
     for size in sizes:

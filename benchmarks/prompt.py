@@ -90,7 +90,7 @@ def _scores(classifier: LlamaZeroShotClassifier, batch: Batch) -> torch.Tensor:
 
 
 def _their_scores(model: Any, student: LlamaZeroShotClassifier, batch: Batch) -> torch.Tensor:
-    """Return the scores by transformers' model: each label is read behind each prompt, and all logits are computed."""
+    """Return the scores by transformers' model: each label is read behind each prompt."""
     return torch.stack([_their_score(model, student, batch.rows, ids) for ids in student.label_name_ids], dim=1)
 
 
@@ -101,10 +101,11 @@ def _their_score(
     tokens = _padded([[*row, *ids] for row in prompts], student)
     lengths = torch.tensor([len(row) for row in prompts], device=tokens.device).unsqueeze(1)  # (bs, 1)
     is_text = torch.arange(tokens.shape[1], device=tokens.device) < lengths + len(ids)  # (bs, seqlen)
-    log_probs = F.log_softmax(model(tokens, attention_mask=is_text.long()).logits, dim=-1)
+    hidden = model.model(tokens, attention_mask=is_text.long()).last_hidden_state  # (bs, seqlen, dim)
     steps = lengths - 1 + torch.arange(len(ids), device=tokens.device)  # (bs, len(ids)): each is read one step earlier
     rows = torch.arange(len(prompts), device=tokens.device).unsqueeze(1)
-    return log_probs[rows, steps, torch.tensor(ids, device=tokens.device)].sum(dim=1)
+    log_probs = F.log_softmax(model.lm_head(hidden[rows, steps]), dim=-1)  # (bs, len(ids), vocab_size)
+    return log_probs[:, torch.arange(len(ids)), torch.tensor(ids, device=tokens.device)].sum(dim=1)
 
 
 def _padded(rows: Sequence[Sequence[int]], classifier: LlamaZeroShotClassifier) -> torch.Tensor:

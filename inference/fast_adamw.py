@@ -10,6 +10,7 @@ mind, so `FastAdamW._update` chooses its arguments such that it computes ours.
 import math
 from collections.abc import Callable
 from functools import cache
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -34,13 +35,22 @@ class FastAdamW(AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not all(_fits(group) for group in self.param_groups):
-            super().step()
+        if not all(self._fits(group) for group in self.param_groups):
+            unwrap(AdamW.step)(self)  # without the hooks of a step, which this one has called
             return loss
         for group in self.param_groups:
             for t, params in self._by_step(group).items():
                 self._update(params, t, group)
         return loss
+
+    def _fits(self, group: dict[str, Any]) -> bool:
+        """Say whether the kernel can do a group's step."""
+        if group["lr"] * group["weight_decay"] == 1:  # all of θ goes: no step size of the kernel's does that
+            return False
+        moments = [
+            m for p in _with_gradient(group) for m in self.state.get(p, {}).values() if isinstance(m, torch.Tensor)
+        ]
+        return all(_is_plain(p) and _is_plain(p.grad) for p in _with_gradient(group)) and all(map(_is_plain, moments))
 
     def _by_step(self, group: dict[str, Any]) -> dict[int, list[torch.Tensor]]:
         """Count one more step for each parameter with a gradient, and return those of equal count together.
@@ -96,12 +106,6 @@ class FastAdamW(AdamW):
 def _with_gradient(group: dict[str, Any]) -> list[torch.Tensor]:
     """Return the parameters of a group that have a gradient."""
     return [p for p in group["params"] if p.grad is not None]
-
-
-def _fits(group: dict[str, Any]) -> bool:
-    """Say whether the kernel can do a group's step."""
-    erases = group["lr"] * group["weight_decay"] == 1  # all of θ: no step size of the kernel's does that
-    return not erases and all(_is_plain(p) and _is_plain(p.grad) for p in _with_gradient(group))
 
 
 def _is_plain(tensor: torch.Tensor | None) -> bool:

@@ -92,7 +92,7 @@ class FastDropout(nn.Dropout):
         """Set each number to 0 with probability `p`, and scale up the others (Srivastava et al. 2014, section 10)."""
         if not self.training or self.p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        dropped = round(self.p * LEVELS)
+        dropped = min(round(self.p * LEVELS), LEVELS - 1)
         fours = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # four numbers' bits each
         bits = fours.view(torch.int16)[: x.numel()].view(x.shape)
         kept = (bits >= dropped - LEVELS // 2).view(torch.uint8).to(x.dtype)

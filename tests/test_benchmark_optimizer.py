@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import optimizer
+from errors import UsageError
 from optimizer import AdamW
 
 
@@ -65,3 +66,9 @@ def test_the_table_has_ratios_round_by_round() -> None:
     assert cells(rows[0]) == ("s", optimizer.FAST, "2000.0", "14.0", "2.00 (1.50 to 2.00)", "50%")
     assert cells(rows[1])[-2:] == ("1.00", "25%")
     assert cells(rows[2])[-1] == "100%"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="device 'cuda' is not available on this machine"):
+        optimizer.measure(sizes=["toy"], rounds=1, device="cuda")

@@ -252,3 +252,8 @@ def test_threads_that_do_not_pay_are_told() -> None:
         generate._explanation(result)[-1]
         == "Faster with one thread than with all, and measured so: 42m, llama.cpp, F32."
     )
+
+
+def test_where_no_curve_was_measured_none_is_drawn(tmp_path: Path) -> None:
+    generate.draw({"rows": []}, tmp_path / "generate.png")
+    assert not list(tmp_path.iterdir())

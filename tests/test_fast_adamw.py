@@ -200,3 +200,33 @@ def test_a_schedule_drives_it() -> None:
         optimizer.step()
         schedule.step()
         assert p.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_moments_of_another_layout_are_taken_as_they_are() -> None:
+    torch.manual_seed(0)
+    start, grads = torch.randn(3, 5), torch.randn(4, 3, 5)
+    transposed = torch.nn.Parameter(start.t().contiguous().t())  # the same numbers, stored by columns
+    first = AdamW([transposed], lr=0.1)
+    transposed.grad = grads[0]
+    first.step()
+    results = []
+    for kind in (AdamW, FastAdamW):
+        parameter = torch.nn.Parameter(transposed.detach().contiguous())
+        optimizer = kind([parameter], lr=0.1)
+        optimizer.load_state_dict(copy.deepcopy(first.state_dict()))
+        for grad in grads[1:]:
+            parameter.grad = grad
+            optimizer.step()
+        results.append(parameter.detach())
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-6)
+
+
+def test_the_hooks_of_a_step_are_called_once_whichever_way_it_goes() -> None:
+    AdamW([torch.nn.Parameter(torch.ones(1))])  # PyTorch wraps the step of a class that has been used
+    for parameter in (torch.ones(2, 3), torch.ones(3, 2).t()):
+        optimizer, calls = FastAdamW([torch.nn.Parameter(parameter)]), list[str]()
+        optimizer.register_step_pre_hook(lambda *_, calls=calls: calls.append("before"))
+        optimizer.register_step_post_hook(lambda *_, calls=calls: calls.append("after"))
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
+        optimizer.step()
+        assert calls == ["before", "after"]

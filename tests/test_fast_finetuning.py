@@ -195,15 +195,6 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path: Path) -> No
     assert all(torch.equal(value, theirs[name]) for name, value in second.classifier.state_dict().items())
 
 
-def test_in_bfloat16_it_learns_nearly_the_same(tmp_path: Path) -> None:
-    exact, rounded = make_fast(tmp_path), make_fast(tmp_path, precision=torch.bfloat16)
-    for finetuner in (exact, rounded):
-        torch.manual_seed(1)
-        finetuner.fit(examples(16), examples(8), 1, ignore)
-    assert rounded.history[0].train_loss == pytest.approx(exact.history[0].train_loss, rel=0.05)
-    assert all(weight.dtype == torch.float32 for weight in rounded.classifier.parameters())
-
-
 # ------------------------------------------------------------------------------------------ torch.compile
 
 

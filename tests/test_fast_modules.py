@@ -242,3 +242,8 @@ def _dropout(p: float) -> FastDropout:
     dropout.__class__ = FastDropout
     assert isinstance(dropout, FastDropout)
     return dropout.train()
+
+
+def test_dropout_that_is_nearly_certain_divides_by_no_zero() -> None:
+    _, fast = both(dropout=0.999999)
+    assert fast.train()(torch.tensor([[5, 6, 7]]))[0].isfinite().all()
