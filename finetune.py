@@ -53,13 +53,13 @@ def predict(
     predicted = [0] * len(rows)
     batches = make_batches([len(row) for row in rows], batch_size, bucketed=bucketed, shuffle_seed=None)
     for batch in progress(batches, "predicting"):
-        log_probs = _log_probs(classifier, collate([rows[i] for i in batch], pad_id), precision)  # (bs, num_labels)
+        log_probs = label_log_probs(classifier, collate([rows[i] for i in batch], pad_id), precision)  # (bs, num_labels)
         for i, label in zip(batch, log_probs.argmax(dim=-1).tolist(), strict=True):
             predicted[i] = label
     return predicted
 
 
-def _log_probs(classifier: nn.Module, input_ids: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+def label_log_probs(classifier: nn.Module, input_ids: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     """Return the log-probabilities of the labels in float32, with matrix products in `precision`.
 
     Shapes: input_ids (bs, seqlen), on the CPU -> (bs, num_labels), on the classifier's device.
@@ -187,7 +187,7 @@ class Finetuner:
         for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order))):
             labels = _to_device(torch.tensor([train.labels[i] for i in batch]), device)  # (bs,)
             input_ids = collate([train.ids[i] for i in batch], self.pad_id)
-            log_probs = _log_probs(self.classifier, input_ids, self.precision)
+            log_probs = label_log_probs(self.classifier, input_ids, self.precision)
             loss = F.nll_loss(log_probs, labels)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

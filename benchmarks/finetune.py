@@ -20,12 +20,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from benchmarks import report
-from benchmarks.machine import describe, matmul_rate, take_turns
+from benchmarks.machine import best_matmul_rate, describe, take_turns
 from benchmarks.material import CONFIGS, Batch, batches_of, in_samples, label_names, sentences, tokenizer_of, weights_of
 from classifier import LlamaEmbeddingClassifier, last_token_positions
 from config import ClassifierConfig
 from errors import MissingDependency
-from finetune import EpochResult, Finetuner
+from finetune import EpochResult, Finetuner, label_log_probs
 from hf_format import config_to, tensors_to
 from inference.fast_adamw import FastAdamW
 from inference.finetuning import speed_up_classifier
@@ -95,10 +95,7 @@ class Contender:
 
     def _log_probs(self, batch: Batch) -> torch.Tensor:
         """Return the log-probabilities of the labels, (bs, num_labels), in float32."""
-        device = next(self.classifier.parameters()).device
-        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-            log_probs: torch.Tensor = self.classifier(collate(batch.rows, self.pad_id).to(device))
-        return log_probs.float()
+        return label_log_probs(self.classifier, collate(batch.rows, self.pad_id), self.precision)
 
 
 # ---------------------------------------------------------------------------------------------------- measuring
@@ -230,7 +227,7 @@ def _least(llama: Llama, data: Data) -> float:
     weights = sum(weight.numel() for layer in llama.layers for weight in layer.parameters() if weight.dim() == 2)
     operations = 6 * weights * sum(data.train.lengths) + 2 * weights * sum(data.dev.lengths)
     device = llama.tok_embeddings.weight.device
-    return operations / max(matmul_rate(device, _precision(device)) for _ in range(5))
+    return operations / best_matmul_rate(device, _precision(device))
 
 
 def _precision(device: torch.device) -> torch.dtype:

@@ -162,6 +162,11 @@ def matmul_rate(device: torch.device = CPU, dtype: torch.dtype = torch.float32) 
     return matmul_flops.__wrapped__(device, dtype)
 
 
+def best_matmul_rate(device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> float:
+    """Measure a large matrix product several times, and return the most operations a second: what can be reached."""
+    return max(matmul_rate(device, dtype) for _ in range(5))
+
+
 def _processor() -> str:
     """Return the processor's name."""
     try:

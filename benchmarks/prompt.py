@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from benchmarks import report
 from benchmarks.contenders import transformers_model
-from benchmarks.machine import describe, matmul_rate, take_turns
+from benchmarks.machine import best_matmul_rate, describe, take_turns
 from benchmarks.material import (
     Batch,
     batches_of,
@@ -131,7 +131,7 @@ def _least(student: LlamaZeroShotClassifier, dev: EncodedExamples) -> float:
     prompts = len(dev.ids)
     operations = 2 * in_layers * (sum(dev.lengths) + beginnings * prompts)
     operations += 2 * llama.output.weight.numel() * (1 + beginnings) * prompts
-    return operations / max(matmul_rate(llama.output.weight.device) for _ in range(5))
+    return operations / best_matmul_rate(llama.output.weight.device)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks import report
 from benchmarks.breakdown import NORMS, ROPE, Part, break_down, parts_table, their_parts
-from benchmarks.machine import CPU, describe, matmul_rate, take_turns
+from benchmarks.machine import CPU, best_matmul_rate, describe, take_turns
 from errors import MissingDependency
 from hf_format import config_to, tensors_to
 from inference import fast_modules
@@ -49,14 +49,14 @@ def measure(*, sizes: Sequence[str], rounds: int, compiled: bool) -> dict[str, A
     """Time all contenders; return the machine, a row each, and where the time goes. Raises MissingDependency."""
     rows: list[dict[str, Any]] = []
     parts: dict[str, dict[str, dict[str, float]]] = {}
-    flops = {precision: _matmul_flops(precision) for precision in (torch.float32, torch.bfloat16)}
+    flops = {precision: best_matmul_rate(CPU, precision) for precision in (torch.float32, torch.bfloat16)}
     has_bfloat16 = flops[torch.bfloat16] > WORTH_IT * flops[torch.float32]
     for name in sizes:
         size = SIZES[name]
         parts[name] = {}
         for precision in [torch.float32] + ([torch.bfloat16] if has_bfloat16 else []):
             label = str(precision).removeprefix("torch.")
-            flops[precision] = max(flops[precision], _matmul_flops(precision))
+            flops[precision] = max(flops[precision], best_matmul_rate(CPU, precision))
             contenders = _contenders(size, precision, compiled and precision == torch.float32)
             for contender, timing in take_turns(contenders, rounds).items():
                 rows.append({"size": name, "precision": label, "contender": contender} | asdict(timing))
@@ -75,11 +75,6 @@ def _throughput(size: Size, seconds: float, peak: float) -> dict[str, float]:
         "share_of_peak": tokens * flops_per_token(_our_model(size)) / seconds / peak,
         "peak_gflops": peak / 1e9,
     }
-
-
-def _matmul_flops(precision: torch.dtype) -> float:
-    """Return the best of a few measurements: what disturbs them only makes them slower."""
-    return max(matmul_rate(CPU, precision) for _ in range(5))
 
 
 def _contenders(size: Size, precision: torch.dtype, compiled: bool) -> dict[str, Step]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import settings
 
 from tests.tiny import train_tokenizer
+from tests.tiny_run import make_workplace
 from utils import seed_everything
 
 # Properties are tried on the same examples on every machine, and slowness is no failure.
@@ -33,3 +34,11 @@ def clean_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of a tiny SentencePiece model with 400 pieces; tests only read it."""
     return train_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.model")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to a folder with a model, its tokenizer and a slice of the demo data."""
+    make_workplace(tmp_path, tokenizer_model)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

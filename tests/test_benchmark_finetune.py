@@ -111,7 +111,7 @@ def test_padding_is_a_share_of_what_is_computed() -> None:
 def test_the_limit_counts_what_has_to_be_multiplied(
     classifier: LlamaEmbeddingClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "matmul_rate", lambda device, precision: 1000.0)
+    monkeypatch.setattr(finetune, "best_matmul_rate", lambda device, precision: 1000.0)
     data = finetune._data("toy")
     data = replace(data, train=replace(data.train, ids=[[1] * 10, [1] * 20]), dev=replace(data.dev, ids=[[1] * 5]))
     weights = sum(

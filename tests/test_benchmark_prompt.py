@@ -39,7 +39,7 @@ def test_their_scores_are_the_students_for_labels_of_several_tokens(tmp_path: Pa
 
 
 def test_the_limit_counts_what_has_to_be_multiplied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt, "matmul_rate", lambda device: 1000.0)
+    monkeypatch.setattr(prompt, "best_matmul_rate", lambda device: 1000.0)
     student = _student(tmp_path)
     student.label_name_ids = [[5, 6], [5, 7], [8]]  # one beginning, [5], is read behind each prompt
     names = label_names("toy")

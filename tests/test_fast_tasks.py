@@ -19,19 +19,11 @@ from inference.tasks import FastClassification
 from llama import Llama, load_pretrained
 from tests.assets_dir import require_asset
 from tests.tiny import random_llama, save_llama
-from tests.tiny_run import WEIGHTS, finetuning, make_workplace, prompting
+from tests.tiny_run import WEIGHTS, finetuning, prompting
 from tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEED = r"prefill: \d+ tokens, \d+\.\d tokens/s(; decode: \d+ tokens, \d+\.\d tokens/s)?\n"
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Go to a folder with a model, its tokenizer and a slice of the demo data."""
-    make_workplace(tmp_path, tokenizer_model)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def written(*options: str, tokens: int = 12) -> list[str]:

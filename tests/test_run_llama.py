@@ -25,20 +25,12 @@ from classifier import label_ids_after
 from errors import UsageError
 from llama import load_pretrained
 from tests.tiny import random_llama, save_llama
-from tests.tiny_run import WEIGHTS, finetuning, make_workplace, prompting
+from tests.tiny_run import WEIGHTS, finetuning, prompting
 from tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIX = "Is this movie bad or good? This movie is"
 EPOCH_LINE = r"epoch (\d+): train loss :: \d+\.\d{3}, train acc :: \d\.\d{3}, dev acc :: \d\.\d{3}"
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, tokenizer_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Go to a folder with a model, its tokenizer and a slice of the demo data."""
-    make_workplace(tmp_path, tokenizer_model)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 # ------------------------------------------------------------------------------------------------ options
