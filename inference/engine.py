@@ -35,13 +35,23 @@ class Engine:
         """How many tokens the cache has room for."""
         return self._cache.shape[4]
 
-    @torch.inference_mode()
     def prefill(self, rows: Sequence[Sequence[int]], room: int | None = None) -> torch.Tensor:
         """Forget everything, read `rows`, and return the logits behind the end of each: (bs, vocab_size).
 
         The cache then has room for `room` more tokens, at most for as many as the model reads (None).
         Raises ValueError if there are no rows, one is empty or longer than the model's `max_seq_len`, or `room` is
         negative.
+        """
+        return self.model.logits(self.prefill_hidden(rows, room, only_last=True)[:, 0])
+
+    @torch.inference_mode()
+    def prefill_hidden(
+        self, rows: Sequence[Sequence[int]], room: int | None = None, *, only_last: bool = False
+    ) -> torch.Tensor:
+        """Do what `prefill` does, and return the hidden states after the last norm: (bs, longest row or 1, dim).
+
+        The rows end at the last of them; what stands at the padding before a shorter row means nothing. With
+        `only_last` that of each row's last token is all that is computed. `self.model.logits` makes logits of them.
         """
         longest, limit = max(map(len, rows), default=0), self.config.max_seq_len
         if not rows or not all(rows) or longest > limit:
@@ -65,14 +75,18 @@ class Engine:
             kept[layer].copy_(key_value.transpose(1, 2))
             return attend_all(query, key_value, mask)
 
-        return self.model.logits(self.model.run(tokens, positions, attend, only_last=True)[:, 0])
+        return self.model.run(tokens, positions, attend, only_last=only_last)
 
-    @torch.inference_mode()
     def decode(self, ids: torch.Tensor) -> torch.Tensor:
         """Read one more token of each row, and return the logits behind it. Shapes: (bs,) -> (bs, vocab_size).
 
         Raises ValueError if the cache is full.
         """
+        return self.model.logits(self.decode_hidden(ids))
+
+    @torch.inference_mode()
+    def decode_hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Do what `decode` does, and return the hidden states after the last norm. Shapes: (bs,) -> (bs, dim)."""
         slot = self.used
         if slot >= self.capacity:
             raise ValueError(f"the cache is full: it has room for {self.capacity} tokens")
@@ -90,12 +104,11 @@ class Engine:
             # (bs, n_kv_heads, n_rep, head_dim) on (bs, n_kv_heads, used, head_dim)
             return F.scaled_dot_product_attention(grouped, keys[layer], values[layer], attn_mask=mask)
 
-        hidden = self.model.run(ids[:, None], positions, attend)
-        return self.model.logits(hidden[:, 0])
+        return self.model.run(ids[:, None], positions, attend)[:, 0]
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order. Raises ValueError if there are none."""
+        """Go on with these rows alone, in this order; one may come again. Raises ValueError if there are none."""
         if not rows:
             raise ValueError("no rows to go on with")
         chosen = torch.tensor(rows, device=self.model.device)

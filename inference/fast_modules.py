@@ -32,10 +32,9 @@ class FastAttention(Attention):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what `Attention.forward` returns. Shapes: (bs, seqlen, dim) -> (bs, seqlen, dim)."""
         bs, seqlen, _ = x.shape
-        if seqlen > self.longest or self.attention_bias is not None:
+        if seqlen > self.longest or (self.attention_bias is not None and self.turn is None):
             return super().forward(x)
-        weights = (self.compute_query.weight, self.compute_key.weight, self.compute_value.weight)
-        query_key_value = F.linear(x, torch.cat(weights)).view(bs, seqlen, -1, self.head_dim)
+        query_key_value = self._project(x).view(bs, seqlen, -1, self.head_dim)
         rotated = self.n_local_heads + self.n_local_kv_heads
         query_key, value = torch.split(query_key_value, [rotated, self.n_local_kv_heads], dim=2)
         if self.turn is not None:
@@ -43,11 +42,21 @@ class FastAttention(Attention):
         query, key = torch.split(query_key, [self.n_local_heads, self.n_local_kv_heads], dim=2)
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
         bias = self.bias[:, :seqlen, :seqlen].to(x.device, value.dtype)
-        in_memory = value.device.type == "cpu" and value.dtype == torch.bfloat16 and seqlen <= SHORT
+        if self.attention_bias is not None:
+            bias = bias + self.attention_bias.to(x.device, value.dtype)
+        is_short = value.device.type == "cpu" and value.dtype == torch.bfloat16 and seqlen <= SHORT
+        in_memory = is_short and self.attention_bias is None
         mixed = self._mix_in_memory(query, key, value, bias) if in_memory else self._mix_fused(query, key, value, bias)
         projected = self.compute_output(mixed.transpose(1, 2).reshape(bs, seqlen, -1))
         dropped: torch.Tensor = self.resid_dropout(projected)
         return dropped
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values behind each other: (bs, seqlen, dim) -> (bs, seqlen, rows of all three)."""
+        projections = (self.compute_query, self.compute_key, self.compute_value)
+        if all(type(projection) is nn.Linear for projection in projections):
+            return F.linear(x, torch.cat([projection.weight for projection in projections]))
+        return torch.cat([projection(x) for projection in projections], dim=-1)  # one computes more than its weight
 
     def _mix_fused(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor
@@ -56,7 +65,7 @@ class FastAttention(Attention):
 
         Shapes: query (bs, n_heads, seqlen, head_dim), key and value (bs, n_kv_heads, seqlen, head_dim) -> as query.
         """
-        only_causal = self.causal and self.turn is not None
+        only_causal = self.causal and self.turn is not None and self.attention_bias is None
         mixed: torch.Tensor = F.scaled_dot_product_attention(
             query,
             key,

@@ -112,6 +112,32 @@ def test_a_bias_that_someone_has_set_is_added() -> None:
 
 
 @every_position
+@pytest.mark.parametrize("causal", [True, False])
+def test_so_is_one_that_hides_tokens_of_each_row(positions: str, causal: bool) -> None:
+    simple, fast = both(causal=causal, position_embedding_type=positions)
+    hidden = torch.zeros(3, 1, 1, 9).masked_fill(torch.arange(9) > torch.tensor([[[[8]]], [[[4]]], [[[0]]]]), -math.inf)
+    for model in (simple, fast):
+        for i in range(model.n_layers):
+            layer_of(model, i).attention.attention_bias = hidden
+    assert_same(simple, fast, 9)
+    tokens = torch.zeros(3, 9, dtype=torch.int64)
+    logits, _ = answer(fast, tokens, bfloat16=True)
+    assert (logits - answer(simple, tokens)[0]).norm() < 0.03 * logits.norm()
+
+
+def test_projections_that_are_more_than_their_weights_are_asked() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    simple, fast = both()
+    for model in (simple, fast):
+        for name in ("compute_query", "compute_value"):
+            getattr(layer_of(model, 0).attention, name).__class__ = Doubled
+    assert_same(simple, fast, 9)
+
+
+@every_position
 def test_torch_compile_takes_the_model_in_one_piece(positions: str) -> None:
     simple, fast = both(position_embedding_type=positions, dropout=0.1, n_layers=1)
     fast.train()
