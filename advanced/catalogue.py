@@ -35,7 +35,8 @@ class Entry:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
-TEMPLATE = Option("question", "the question that follows a sentence: question, or a name of zero_shot.TEMPLATES")
+TEMPLATE = Option("question", "the question that follows a sentence: question, or a name of templates.TEMPLATES")
+WORDS = Option("names", "how labels are called: names, or a name of templates.VERBALISERS")
 
 # In the order in which methods that are combined do their part.
 METHODS: dict[str, Entry] = {
@@ -44,7 +45,7 @@ METHODS: dict[str, Entry] = {
         "likelihood of each label's words behind the question, as in the assignment",
         "Brown et al. 2020, arXiv 2005.14165, section 2.4",
         "advanced.zero_shot:ZeroShot",
-        {"template": TEMPLATE, "words": Option("names", "how labels are called: names, or a name of VERBALISERS")},
+        {"template": TEMPLATE, "words": WORDS},
     ),
     "length-norm": Entry(
         "zero-shot",
@@ -105,10 +106,7 @@ METHODS: dict[str, Entry] = {
         "the head begins as the language model's answers to a question behind the sentence",
         "Gao, Fisch & Chen 2021, arXiv 2012.15723, section 3",
         "advanced.prompt_finetune:PromptFinetune",
-        {
-            "template": TEMPLATE,
-            "words": Option("names", "how labels are called: names, or a name of VERBALISERS"),
-        },
+        {"template": TEMPLATE, "words": WORDS},
     ),
     "mean-pooling": Entry(
         "finetuning",

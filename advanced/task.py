@@ -41,7 +41,10 @@ class Task:
 
 
 def load_task(name: str, folder: Path = DATA, limit: int | None = None) -> Task:
-    """Read a data set of `folder`; `limit` takes the first so many sentences of each part. Raises DataError."""
+    """Read a data set of `folder`; `limit` takes so many sentences of each part. Raises DataError.
+
+    They are taken at even distances: SST's files are ordered by how good the films are said to be.
+    """
     label_names = read_label_names(folder / f"{name}-label-mapping.json")
     files = {kind: read_examples(folder / f"{name}-{kind}.txt", len(label_names)) for kind in ("train", "dev", "test")}
     parts: dict[Part, list[Example]] = {
@@ -50,7 +53,7 @@ def load_task(name: str, folder: Path = DATA, limit: int | None = None) -> Task:
         "dev": files["dev"],
         "test": files["test"],
     }
-    return Task(name, label_names, {part: examples[:limit] for part, examples in parts.items()})
+    return Task(name, label_names, {part: evenly(examples, limit) for part, examples in parts.items()})
 
 
 def is_for_selection(sentence: str) -> bool:
@@ -60,3 +63,10 @@ def is_for_selection(sentence: str) -> bool:
     trained on and then asked for.
     """
     return int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:8]) % TENTH == 0
+
+
+def evenly(examples: list[Example], count: int | None) -> list[Example]:
+    """Return at most `count` examples at even distances, in their order; all for None."""
+    if count is None or count >= len(examples):
+        return examples
+    return [examples[i * len(examples) // count] for i in range(count)]

@@ -21,7 +21,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 
-from advanced.task import SCORED, Part, Task
+from advanced.task import SCORED, Part, Task, evenly
 from advanced.templates import ENSEMBLE, NAMES, QUESTION, Pair, Prompt, make_prompt
 from advanced.training import Recipe
 from config import ClassifierConfig
@@ -177,9 +177,7 @@ class BatchCalibration(Step):
 
     def reference(self, task: Task) -> list[str]:
         """Return training sentences from all over the file: SST's begins with the good ones."""
-        fit = task.sentences("fit")
-        count = min(self.sentences, len(fit))
-        return [fit[i * len(fit) // count] for i in range(count)]
+        return [example.sentence for example in evenly(task.parts["fit"], self.sentences)]
 
     def apply(self, scores: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Subtract the mean log-probability of each label in the reference."""

@@ -12,6 +12,7 @@ from advanced import verbs
 from advanced.catalogue import METHODS
 from advanced.rows import read_rows
 from advanced.saving import load_small
+from advanced.task import load_task
 from advanced.training import Recipe
 from tests.tiny import random_llama, save_llama, tokenizer_of
 from tests.tiny_advanced import tiny_training
@@ -52,7 +53,7 @@ def test_each_seed_has_a_row_and_the_best_one_s_predictions_are_written(
     assert [row["seed"] for row in rows] == [1, 2]
     assert all(row["options"] == {"lora": {"rank": 2}} and row["limit"] == 12 for row in rows)
     predicted = (tmp_path / "demo-dev-advanced-output.txt").read_text(encoding="utf-8").splitlines()
-    labels = [int(line.partition(" ||| ")[0]) for line in (ROOT / "data/demo-dev.txt").read_text().splitlines()[:12]]
+    labels = load_task("demo", limit=12).labels("dev")
     right = sum(int(line.partition(" ||| ")[0]) == label for line, label in zip(predicted, labels, strict=True))
     best = max(rows, key=lambda row: row["accuracy"]["selection"])
     assert right / 12 == best["accuracy"]["dev"]

@@ -16,12 +16,13 @@ import torch
 from advanced.catalogue import METHODS, in_order, make
 from advanced.method import Method
 from advanced.model import Classifier
-from advanced.task import is_for_selection, load_task
+from advanced.task import evenly, is_for_selection, load_task
 from advanced.training import Check, Training
 from classifier import LlamaEmbeddingClassifier
 from config import ClassifierConfig
 from errors import TrainingError, UsageError
 from finetune import Finetuner
+from sentiment_data import Example
 from tests.tiny_advanced import tiny_training
 from tests.tiny_finetune import ignore
 
@@ -290,3 +291,9 @@ def test_methods_are_put_in_their_order_each_once() -> None:
 def test_methods_that_cannot_be_combined_are_refused(names: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         in_order(names)
+
+
+def test_a_limit_takes_sentences_at_even_distances_in_their_order() -> None:
+    rows = [Example(i % 2, str(i)) for i in range(10)]
+    assert [example.sentence for example in evenly(rows, 4)] == ["0", "2", "5", "7"]
+    assert evenly(rows, None) == evenly(rows, 10) == evenly(rows, 11) == rows
