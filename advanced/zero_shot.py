@@ -148,13 +148,8 @@ class Pmi(Step):
         return scores - reference
 
 
-@dataclass(frozen=True)
-class Calibration(Step):
-    """Divide by the mean answer to sentences without content (Zhao et al. 2021, arXiv 2102.09690, section 5)."""
-
-    def reference(self, task: Task) -> list[str]:
-        """Return the sentences without content."""
-        return list(CONTENT_FREE)
+class _Prior(Step):
+    """Divides by the mean answer to reference sentences: what the model says whatever it has read."""
 
     def apply(self, scores: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Subtract the logarithm of the mean probability that the reference gives to each label."""
@@ -162,12 +157,17 @@ class Calibration(Step):
 
 
 @dataclass(frozen=True)
-class BatchCalibration(Step):
-    """Divide by the mean answer to unlabelled sentences (Zhou et al. 2023, arXiv 2309.17249, section 3).
+class Calibration(_Prior):
+    """Divide by the mean answer to sentences without content (Zhao et al. 2021, arXiv 2102.09690, section 5)."""
 
-    The mean here is that of log-probabilities: so the calibrated answers to those sentences prefer no label on average,
-    and whatever a label has in front behind every sentence is gone, prior and calibration alike.
-    """
+    def reference(self, task: Task) -> list[str]:
+        """Return the sentences without content."""
+        return list(CONTENT_FREE)
+
+
+@dataclass(frozen=True)
+class BatchCalibration(_Prior):
+    """Divide by the mean answer to unlabelled sentences (Zhou et al. 2023, arXiv 2309.17249, section 3)."""
 
     sentences: int = 200
 
@@ -178,10 +178,6 @@ class BatchCalibration(Step):
     def reference(self, task: Task) -> list[str]:
         """Return training sentences from all over the file: SST's begins with the good ones."""
         return [example.sentence for example in evenly(task.parts["fit"], self.sentences)]
-
-    def apply(self, scores: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Subtract the mean log-probability of each label in the reference."""
-        return F.log_softmax(scores, dim=1) - F.log_softmax(reference, dim=1).mean(dim=0)
 
 
 def _check_at_least_one(method: str, option: str, value: int) -> None:
