@@ -21,7 +21,17 @@ from torch.optim import Optimizer
 
 from benchmarks import report
 from benchmarks.machine import best_matmul_rate, describe, take_turns
-from benchmarks.material import CONFIGS, Batch, batches_of, in_samples, label_names, sentences, tokenizer_of, weights_of
+from benchmarks.material import (
+    CONFIGS,
+    Batch,
+    batches_of,
+    in_samples,
+    label_names,
+    sentences,
+    tokenizer_of,
+    weights_in_layers,
+    weights_of,
+)
 from classifier import LlamaEmbeddingClassifier, last_token_positions
 from config import ClassifierConfig
 from errors import MissingDependency
@@ -224,7 +234,7 @@ def _least(llama: Llama, data: Data) -> float:
 
     Two operations for each weight of the layers and each token forward, four backward, and two more to evaluate dev.
     """
-    weights = sum(weight.numel() for layer in llama.layers for weight in layer.parameters() if weight.dim() == 2)
+    weights = weights_in_layers(llama)
     operations = 6 * weights * sum(data.train.lengths) + 2 * weights * sum(data.dev.lengths)
     device = llama.tok_embeddings.weight.device
     return operations / best_matmul_rate(device, _precision(device))

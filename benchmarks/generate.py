@@ -318,7 +318,7 @@ def _cells(task: Task, row: dict[str, Any], rows: list[dict[str, Any]]) -> tuple
     ratio = "" if who in (LIMIT, INT8_LIMIT) else ratio
     bound = {LIMIT: None, INT8_LIMIT: None, "llama.cpp, Q8_0": None, INT8: INT8_LIMIT}.get(who, LIMIT)
     limit = _rounds_of(bound, row, rows) if bound else []
-    share = f"{_median_share(limit, row['rounds']):.0%}" if limit else ""
+    share = report.share(limit, row["rounds"]) if limit else ""
     milliseconds = (f"{_short(1000 * value)}" for value in (row["median"], row["fastest"]))
     return (row["size"], str(count), who, *milliseconds, f"{count / row['median']:,.0f}", ratio, share)
 
@@ -327,11 +327,6 @@ def _rounds_of(who: str, row: dict[str, Any], rows: list[dict[str, Any]]) -> lis
     """Return the rounds of a contender at the size of a row; none if it took no part."""
     found = (other["rounds"] for other in rows if (other["contender"], other["size"]) == (who, row["size"]))
     return next(found, [])
-
-
-def _median_share(limit: Sequence[float], taken: Sequence[float]) -> float:
-    """Return the median over the rounds of the limit's share of the time."""
-    return report.quartiles([least / ours for least, ours in zip(limit, taken, strict=True)])[1]
 
 
 def _short(value: float) -> str:

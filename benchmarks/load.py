@@ -216,8 +216,7 @@ def _cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """Return the cells of a row of a size's table."""
     by_name = {other["contender"]: other["rounds"] for other in rows}
     ratio = {PEER: "1.00", LIMIT: ""}.get(row["contender"], report.ratio(row["rounds"], by_name[PEER]))
-    shares = [least / taken for least, taken in zip(by_name[LIMIT], row["rounds"], strict=True)]
-    share = "" if row["contender"] == LIMIT else f"{report.quartiles(shares)[1]:.0%}"
+    share = "" if row["contender"] == LIMIT else report.share(by_name[LIMIT], row["rounds"])
     times = (f"{row['imports']:.2f}", f"{1000 * row['load']:.0f}", f"{1000 * row['logits']:.0f}")
     return (
         *(row["contender"], f"{row['megabytes']:.0f}", *times, f"{1000 * row['fastest']:.0f}"),

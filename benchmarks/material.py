@@ -122,6 +122,11 @@ def spread(items: Sequence[Item], count: int, place: float) -> list[Item]:
     return [items[int((part + place) * len(items) / count)] for part in range(count)]
 
 
+def weights_in_layers(llama: Llama) -> int:
+    """Return how many weights the matrices of a model's layers have: what each token is multiplied with."""
+    return sum(weight.numel() for layer in llama.layers for weight in layer.parameters() if weight.dim() == 2)
+
+
 def _data_set(size: str) -> str:
     """Return the data set whose sentences a size is measured with."""
     return "demo" if size == "toy" else "sst"

@@ -125,12 +125,11 @@ def _cells(rows: list[dict[str, Any]]) -> Callable[[dict[str, Any]], tuple[str, 
         return next(row["rounds"] for row in rows if (row["size"], row["contender"]) == (size, contender))
 
     def cells(row: dict[str, Any]) -> tuple[str, ...]:
-        shares = [least / taken for taken, least in zip(row["rounds"], rounds(row["size"], MOVE), strict=True)]
         return (
             *(row["size"], row["contender"], f"{1000 * row['median']:.1f}"),
             f"{row['numbers'] * BYTES / row['median'] / 1e9:.1f}",
             "1.00" if row["contender"] == FUSED else report.ratio(row["rounds"], rounds(row["size"], FUSED)),
-            f"{report.quartiles(shares)[1]:.0%}",
+            report.share(rounds(row["size"], MOVE), row["rounds"]),
         )
 
     return cells

@@ -25,6 +25,7 @@ from benchmarks.material import (
     sentences,
     spread,
     tokenizer_of,
+    weights_in_layers,
     weights_of,
 )
 from classifier import LlamaZeroShotClassifier
@@ -127,7 +128,7 @@ def _least(student: LlamaZeroShotClassifier, dev: EncodedExamples) -> float:
     """
     llama = student.llama
     beginnings = len(label_nodes(student.label_name_ids))
-    in_layers = sum(weight.numel() for layer in llama.layers for weight in layer.parameters() if weight.dim() == 2)
+    in_layers = weights_in_layers(llama)
     prompts = len(dev.ids)
     operations = 2 * in_layers * (sum(dev.lengths) + beginnings * prompts)
     operations += 2 * llama.output.weight.numel() * (1 + beginnings) * prompts

@@ -104,6 +104,11 @@ def ratio(rounds: Sequence[float], others: Sequence[float]) -> str:
     return f"{median:.2f}" if len(rounds) < 2 else f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
+def share(limit: Sequence[float], taken: Sequence[float]) -> str:
+    """Return the share of the time that a limit needs: the median of the rounds."""
+    return f"{quartiles([least / ours for least, ours in zip(limit, taken, strict=True)])[1]:.0%}"
+
+
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the values below which a quarter, a half and three quarters of `values` lie."""
     if len(values) < 2:

@@ -14,9 +14,8 @@ from torch import nn
 
 from benchmarks import report
 from benchmarks.breakdown import NORMS, ROPE, Part, break_down, parts_table, their_parts
+from benchmarks.contenders import transformers_model
 from benchmarks.machine import CPU, best_matmul_rate, describe, take_turns
-from errors import MissingDependency
-from hf_format import config_to, tensors_to
 from inference import fast_modules
 from inference.fast_modules import speed_up
 from llama import Llama
@@ -109,14 +108,8 @@ def _our_model(size: Size) -> Llama:
 
 def _theirs(size: Size, precision: torch.dtype, *, compiled: bool = False) -> Step:
     """Return a step of a plain loop over transformers' model of the same size. Raises MissingDependency."""
-    try:
-        from transformers import LlamaConfig, LlamaForCausalLM
-    except ImportError as error:
-        raise MissingDependency("this benchmark", "transformers") from error
-    ours = _our_model(size)
-    model = LlamaForCausalLM(LlamaConfig(**config_to(ours.config), use_cache=False, attn_implementation="sdpa"))
-    model.load_state_dict(tensors_to(ours.state_dict(), ours.config), strict=False)  # the tied matrix is left out
-    model.tie_weights()
+    model = transformers_model(_our_model(size)).train()
+    model.config.use_cache = False
     module = torch.compile(model) if compiled else model
     inputs, targets = _batch(size)
     steps = torch.optim.AdamW(model.parameters(), fused=True)
