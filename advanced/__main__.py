@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped: what was finished is kept, and the same command goes on with the rest.", file=sys.stderr)
+        print(
+            "\nStopped. The runs that were finished have their rows; `matrix` goes on with the others.", file=sys.stderr
+        )
         return INTERRUPTED
 
 
@@ -59,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     gguf.add_argument("file", type=Path, metavar="FILE", help="a GGUF with weights in Q4_1, Q8_0, F16 or F32")
     gguf.add_argument("--out", type=Path, required=True, metavar="DIR", help="the checkpoint directory to make")
+    gguf.add_argument("--exact", action="store_true", help="keep the file's very numbers, in float32: twice the space")
     gguf.set_defaults(call=_import_gguf)
     return parser
 
@@ -80,13 +83,13 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     add("--seeds", type=seed, nargs="+", default=[1337], metavar="N", help="a run for each; default: 1337")
     add("--epochs", type=at_least_one, default=5, metavar="N", help="default: %(default)s")
     add("--batch-size", type=at_least_one, default=8, metavar="N", help="sentences a step; default: %(default)s")
-    add("--lr", type=positive, default=2e-5, help="learning rate; default: %(default)s")
-    add("--weight-decay", type=float, default=0.0, help="default: %(default)s")
+    add("--lr", type=positive, help=f"learning rate; default: {_learning_rates()}, and 2e-05 otherwise")
+    add("--weight-decay", type=probability, default=0.0, help="default: %(default)s")
     add("--dropout", type=probability, default=0.3, help="before the head; default: %(default)s")
     add("--max-sentence-len", type=at_least_one, metavar="TOKENS", help="default: the model's context")
     add("--checks", type=at_least_one, default=1, metavar="N", help="of the selection part, an epoch; default: 1")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of matrix products; default: float32")
-    add("--limit", type=at_least_one, metavar="N", help="take the first N sentences of each part, to try things")
+    add("--limit", type=at_least_one, metavar="N", help="take N sentences of each part, to try things")
     add("--only-selection", action="store_true", help="score the selection part alone: for choosing options")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     add("--out", type=Path, default=Path(), metavar="DIR", help="where predictions go; default: here")
@@ -100,6 +103,11 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     run.set_defaults(call=_run)
 
 
+def _learning_rates() -> str:
+    """Return which methods have a learning rate of their own."""
+    return ", ".join(f"{entry.lr:g} for {name}" for name, entry in METHODS.items() if entry.lr)
+
+
 def _add_matrix(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe `matrix`."""
     matrix = verbs.add_parser(
@@ -110,7 +118,7 @@ def _add_matrix(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     add = matrix.add_argument
     add("--plan", type=Path, default=HERE / "matrix.toml", metavar="FILE", help="default: %(default)s")
-    add("--rows", type=Path, default=HERE / "results.jsonl", metavar="FILE", help="default: %(default)s")
+    add("--rows", type=Path, metavar="FILE", help="default: results.jsonl here, or tuning.jsonl with --only-selection")
     add("--jobs", type=at_least_one, default=1, metavar="N", help="runs at a time; default: %(default)s")
     add("--seeds", type=seed, nargs="+", metavar="N", help="in place of the plan's")
     add("--only", nargs="+", default=[], metavar="WORD", help="runs with all these words in their title")
@@ -176,7 +184,7 @@ def _import_gguf(args: argparse.Namespace) -> int:
     """Make a checkpoint of a GGUF file."""
     from advanced.import_gguf import import_gguf
 
-    import_gguf(args.file, args.out)
+    import_gguf(args.file, args.out, exact=args.exact)
     print(f"wrote {args.out}: try `python run_llama.py --pretrained-model-path {args.out}`")
     return 0
 

