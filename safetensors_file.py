@@ -55,6 +55,19 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     return {name: _cut(numbers[begin:end], dtype, shape) for name, (dtype, shape, begin, end) in entries.items()}
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the strings that a file holds about itself. Raises CheckpointError if it is no safetensors file."""
+    path = Path(path)
+    try:
+        header, _ = _read_header(path, path.stat().st_size)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check the path.") from error
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken(path, "its __metadata__ holds something else than strings")
+    return metadata
+
+
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:

@@ -1,13 +1,13 @@
 """What needs no Llama: words and pairs of words, weighted by how rare they are, and a linear model.
 
 Wang & Manning 2012 ("Baselines and Bigrams", aclanthology P12-2018): on sentiment, such models are hard to beat. Here
-they reach what a finetuned Llama of 42 million parameters does, in a second; a method that stays below them says so.
+they reach what a finetuned Llama of 42 million parameters does, in seconds; a method that stays below them says so.
 
     tfidf-logreg    logistic regression
     tfidf-svm       a linear support vector machine
     hybrid          a Llama's answers mixed with those of tfidf-logreg
 
-Costs: a second of a processor, and a weight for each of some 20,000 words and pairs, for each label.
+Costs: some seconds of a processor, and a weight for each of some 20,000 words and pairs, for each label.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from advanced.task import SCORED, Part, Task
-from errors import DataError, MissingDependency
+from errors import DataError, MissingDependency, UsageError
 from sentiment_data import accuracy
 from utils import progress
 
@@ -33,27 +33,34 @@ class _Linear:
     """A linear model on TF-IDF features, of the strength that does best in cross-validation."""
 
     chosen: dict[str, float] = field(default_factory=dict, init=False)
+    trained: int = field(default=0, init=False)  # weights of the model that scored dev
 
-    def scores(self, task: Task, seed: int, parts: Sequence[Part] = SCORED) -> dict[Part, torch.Tensor]:
+    def scores(
+        self, task: Task, seed: int, parts: Sequence[Part] = SCORED, *, refit: bool = True
+    ) -> dict[Part, torch.Tensor]:
         """Return a score for each label, (sentences, num_labels), of `parts`.
 
-        The selection part is scored by a model that has not seen it; dev and test by one that was trained on it too,
-        which takes a second more. Raises MissingDependency without scikit-learn, and DataError for too few sentences.
+        The selection part is scored by a model that has not seen it; dev and test, with `refit`, by one that was
+        trained on it too, since a bag of words has nothing else to choose by it. Raises MissingDependency without
+        scikit-learn, and DataError for too few sentences.
         """
         try:
-            return self._scores(task, seed, parts)
+            return self._scores(task, seed, parts, refit)
         except ValueError as error:  # scikit-learn's: no word stands in two sentences, or there is one label alone
             raise DataError(f"{task.name}: too few sentences for a bag of words: {error}") from error
 
-    def _scores(self, task: Task, seed: int, parts: Sequence[Part]) -> dict[Part, torch.Tensor]:
+    def _scores(self, task: Task, seed: int, parts: Sequence[Part], refit: bool) -> dict[Part, torch.Tensor]:
         """Choose the strength, and train both models."""
         sentences, labels = task.sentences("fit"), task.labels("fit")
         strength = self._best_strength(sentences, labels, seed)
         self.chosen = {"strength": strength}
-        without = self._pipeline(strength, seed).fit(sentences, labels)
-        sentences, labels = sentences + task.sentences("selection"), labels + task.labels("selection")
-        with_it = self._pipeline(strength, seed).fit(sentences, labels)
-        models: dict[Part, Any] = {"selection": without, "dev": with_it, "test": with_it}
+        model = self._pipeline(strength, seed).fit(sentences, labels)
+        refitted = model
+        if refit:
+            sentences, labels = sentences + task.sentences("selection"), labels + task.labels("selection")
+            refitted = self._pipeline(strength, seed).fit(sentences, labels)
+        self.trained = int(refitted[-1].coef_.size + refitted[-1].intercept_.size)
+        models: dict[Part, Any] = {"selection": model, "dev": refitted, "test": refitted}
         return {part: self._scores_of(models[part], task.sentences(part), len(task.label_names)) for part in parts}
 
     def _best_strength(self, sentences: list[str], labels: list[int], seed: int) -> float:
@@ -131,9 +138,14 @@ class Hybrid:
     steps: int = 20
     chosen: dict[str, float] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        """Raise UsageError if the way is not divided at all."""
+        if self.steps < 1:
+            raise UsageError(f"hybrid: steps must be at least 1, got {self.steps}")
+
     def mix(self, scores: Scores, task: Task, seed: int) -> dict[Part, torch.Tensor]:
         """Return the mixed scores of the parts in `scores`, which must have "selection" among them."""
-        linear = LogisticRegression().scores(task, seed, tuple(scores))
+        linear = LogisticRegression().scores(task, seed, tuple(scores), refit=False)  # the Llama has seen no more
         labels = task.labels("selection")
 
         def mixed(part: Part, share: float) -> torch.Tensor:

@@ -69,6 +69,7 @@ class Continued(Method):
         # Fast modules hold tables of what the model is now, and a later method may change that.
         for module, kind in kinds.items():
             module.__class__ = kind
+        training.classifier.is_rewritten = True
         for parameter, is_trained in zip(llama.parameters(), was_trained, strict=True):
             parameter.requires_grad_(is_trained)
         llama.train(was_training)

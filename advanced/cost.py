@@ -1,5 +1,6 @@
 """What a run costs: seconds, processor seconds and memory, measured on the run itself."""
 
+import gc
 import os
 import sys
 import time
@@ -41,6 +42,24 @@ class Meter:
             CLEAR.write_text(RESET_PEAK)
         except OSError:
             return
+
+
+def size_of(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor's numbers."""
+    return tensor.numel() * tensor.element_size()
+
+
+def live_bytes() -> int:
+    """Return the bytes of all tensors that exist in this process; what several of them share counts once."""
+    gc.collect()
+    storages = {}
+    for found in gc.get_objects():
+        if type(found) in (torch.Tensor, torch.nn.Parameter):
+            for tensor in (found, found.grad if found.is_leaf else None):
+                if tensor is not None and tensor.layout == torch.strided:
+                    storage = tensor.untyped_storage()
+                    storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
 
 
 def _peak_bytes() -> int | None:

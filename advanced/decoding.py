@@ -231,7 +231,7 @@ def _beam(
 ) -> list[list[int]]:
     """Continue prompts by beam search; the cache has a row for each text that is followed, those of a prompt together.
 
-    What a search with one beam finds is what `GREEDY` does.
+    Without an end token, one beam finds what `GREEDY` does; with one it goes on beside a text that has ended.
     """
     searches = [_Search(strategy, max_new_tokens, end) for _ in prompts]
     logits = engine.prefill(prompts, max_new_tokens)  # (rows, vocab_size)

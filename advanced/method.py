@@ -6,6 +6,7 @@
     adapt             change the classifier before the optimizer is made: new weights, frozen ones, another pooling
     parameter_groups  what is trained, and at what share of the learning rate
     rate              the learning rate of a step, as a share of the highest one
+    begin             once, before the first step
     before_forward    of each step
     penalty           what is added to the loss
     after_backward    gradients are there, the step is not yet taken
@@ -52,6 +53,9 @@ class Method:
     def rate(self, step: int, steps: int) -> float:
         """Return the share of the learning rate that step `step` of `steps` takes, counted from 0."""
         return 1.0
+
+    def begin(self, training: "Training") -> None:
+        """Look at the classifier, which is adapted and not yet trained, or remember it."""
 
     def before_forward(self, training: "Training") -> None:
         """Prepare a step's forward pass."""

@@ -28,6 +28,8 @@ class Classifier(LlamaEmbeddingClassifier):
         super().__init__(config)
         self.llama.config.pad_id = pad_id
         self.pool: nn.Module = LastToken()
+        self.about = ""  # which methods have adapted it, with their options
+        self.is_rewritten = False  # whether weights that are not trained are others than the checkpoint's
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the log-probabilities of the labels. Shapes: input_ids (bs, seqlen) -> (bs, num_labels)."""
@@ -37,8 +39,13 @@ class Classifier(LlamaEmbeddingClassifier):
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by name: what has to be saved of a finetuned classifier."""
+        """The parameters that are trained, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    @property
+    def kept(self) -> dict[str, nn.Parameter]:
+        """What has to be saved beside the checkpoint: what is trained, or all if more than that was changed."""
+        return dict(self.named_parameters()) if self.is_rewritten else self.trained
 
 
 def text_mask(input_ids: torch.Tensor, pad_id: int) -> torch.Tensor:

@@ -3,7 +3,9 @@
 A random head has to learn what a direction of the hidden states means. The language model knows directions that mean
 labels already: the rows of its output matrix that belong to the labels' words. So a question follows each sentence, the
 hidden state behind it predicts the next word, and the head starts as those rows: before the first step, the classifier
-answers as zero-shot prompting does. The paper's finetuning differs in that the words stay tied to the output matrix.
+answers as zero-shot prompting does, if each label is a single token. Of several tokens the mean of their rows is taken,
+which is no zero-shot answer: small vocabularies cut words up. The paper's finetuning differs in that the words stay
+tied to the output matrix.
 
 What it costs: no parameter more than plain finetuning; each row is longer by the question.
 """

@@ -1,21 +1,20 @@
 """The tables of the README: the methods, and the results, made of the rows.
 
-For each data set and checkpoint: what every combination of methods reached, as mean and deviation over the seeds,
-beside plain finetuning with the same seeds; what it cost; and whether it beats a bag of words.
+For each data set and checkpoint: what every combination of methods reached, as mean and deviation over the seeds, and
+beside plain finetuning; what it cost; and whether it beats a bag of words.
 """
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from advanced.catalogue import METHODS, Kind
 from advanced.decoding import table
-from advanced.rows import Row, read_rows
-from advanced.task import Part
+from advanced.rows import Row, identity, read_rows
+from advanced.task import SCORED, Part
 from errors import DataError
 from utils import write_text
 
@@ -30,50 +29,57 @@ HEADS = (
     "epochs",
     "lr",
     "seeds",
+    "selection",
     "dev",
     "test",
     "dev − plain",
     "trained",
     "to keep",
-    "memory",
+    "held",
+    "peak",
     "processor",
     "",
 )
-RULE = "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|"
+RULE = f"|---|{'--:|' * (len(HEADS) - 2)}---|"
 MEGABYTE = 2**20
-
-
-class Key(NamedTuple):
-    """What the rows of a line share."""
-
-    task: str
-    checkpoint: str
-    name: str
-    epochs: int
-    lr: float
 
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of a line: they differ in their seed."""
+    """The rows of a line: they are of the same weights, and differ in nothing but their seed."""
 
-    key: Key
     rows: list[Row]
+
+    @property
+    def first(self) -> Row:
+        """One of the rows, for what all of them share."""
+        return self.rows[0]
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods of all these runs."""
-        return tuple(self.rows[0]["methods"])
+        return tuple(self.first["methods"])
 
     @property
     def kind(self) -> Kind:
         """The kind of all these methods."""
         return METHODS[self.methods[0]].kind
 
+    @property
+    def training(self) -> tuple[object, ...]:
+        """What a training shares with the plain one that it is compared with."""
+        recipe = self.first["recipe"]
+        return self.first.get("checkpoint_sha256"), recipe["epochs"], recipe["batch_size"]
+
     def accuracies(self, part: Part) -> dict[int, float]:
         """Return the accuracy on a part of each seed; nothing where the labels are placeholders."""
-        found = {row["seed"]: row["accuracy"][part] for row in self.rows}
+        found = {row["seed"]: row["accuracy"].get(part) for row in self.rows}
         return {seed: value for seed, value in found.items() if value is not None}
+
+    def mean(self, part: Part) -> float | None:
+        """Return the mean accuracy on a part, None if there is none."""
+        values = self.accuracies(part).values()
+        return statistics.mean(values) if values else None
 
 
 def update(readme: Path, rows: Path) -> None:
@@ -118,29 +124,37 @@ def methods_table() -> str:
 def tables(rows: Iterable[Row]) -> str:
     """Return a table for each data set and checkpoint, in the order of their first rows."""
     groups = groups_of(rows)
-    places = dict.fromkeys((group.key.task, group.key.checkpoint) for group in groups if group.kind != "baseline")
+    places = dict.fromkeys(_place(group) for group in groups if group.kind != "baseline")
     texts = []
     for task, checkpoint in places:
-        own = [group for group in groups if (group.key.task, group.key.checkpoint) == (task, checkpoint)]
-        baselines = [group for group in groups if group.kind == "baseline" and group.key.task == task]
+        own = [group for group in groups if _place(group) == (task, checkpoint) and group.kind != "baseline"]
+        baselines = [group for group in groups if group.kind == "baseline" and group.first["task"] == task]
         texts.append(f"### {task}, {checkpoint}\n\n{_table(own, baselines)}")
     return "\n".join(texts)
 
 
 def groups_of(rows: Iterable[Row]) -> list[Group]:
-    """Return the groups of rows in the order of the catalogue's methods, those of few methods first."""
-    found: dict[Key, Group] = {}
-    for row in rows:
-        recipe = row["recipe"]
-        key = Key(row["task"], row["checkpoint"], _name(row), recipe["epochs"], recipe["lr"])
-        found.setdefault(key, Group(key, [])).rows.append(row)
+    """Return the groups of rows in the order of the catalogue's methods, those of few methods and epochs first.
+
+    Rows of some sentences only, and those without dev, are none of a table. Of several rows of a run, the last counts.
+    """
+    whole = [row for row in rows if "dev" in row["accuracy"] and row.get("limit") is None]
+    found: dict[tuple[str, str | None], Group] = {}
+    for row in {identity(row): row for row in whole}.values():
+        key = identity({**row, "seed": None}), row.get("checkpoint_sha256")
+        found.setdefault(key, Group([])).rows.append(row)
     order = list(METHODS)
 
-    def place(group: Group) -> tuple[int, int, list[int]]:
+    def place(group: Group) -> tuple[int, int, list[int], int]:
         numbers = [order.index(name) for name in group.methods]
-        return KINDS.index(group.kind), len(numbers), numbers
+        return KINDS.index(group.kind), len(numbers), numbers, group.first["recipe"]["epochs"]
 
     return sorted(found.values(), key=place)
+
+
+def _place(group: Group) -> tuple[str, str]:
+    """Return the data set and the checkpoint of a group: it stands in their table."""
+    return group.first["task"], group.first["checkpoint"]
 
 
 def _name(row: Row) -> str:
@@ -153,36 +167,45 @@ def _name(row: Row) -> str:
 
 
 def _table(groups: Sequence[Group], baselines: Sequence[Group]) -> str:
-    """Return one table: the bags of words first."""
-    plain = {group.key.epochs: group for group in groups if group.methods == PLAIN}
-    bar = max((statistics.mean(group.accuracies("dev").values()) for group in baselines), default=0.0)
+    """Return one table: the bags of words first, and in bold what is best on the selection part."""
+    plain = [group for group in groups if group.methods == PLAIN]
+    bar = max((group.mean("dev") or 0.0 for group in baselines), default=0.0)
+    best = max(groups, key=lambda group: group.mean("selection") or 0.0)
     lines = [f"| {' | '.join(HEADS)} |", RULE]
-    lines += [_line(group, plain, bar) for group in (*baselines, *groups)]
+    for group in (*baselines, *groups):
+        name = f"**{_name(group.first)}**" if group is best else _name(group.first)
+        mean = group.mean("dev")
+        verdict = "below a bag of words" if group not in baselines and mean is not None and mean < bar else ""
+        lines.append(f"| {' | '.join([name, *_cells(group, _beside(group, plain)), verdict])} |")
     return "\n".join(lines) + "\n"
 
 
-def _line(group: Group, plain: Mapping[int, Group], bar: float) -> str:
-    """Return a group's line; `plain` is plain finetuning by epochs, `bar` what the better bag of words has on dev."""
-    rows, key = group.rows, group.key
-    dev = group.accuracies("dev")
+def _beside(group: Group, plain: Sequence[Group]) -> Group | None:
+    """Return the plain finetuning that a group is compared with: as long, in batches of as many, of the same weights.
+
+    Asking has no length: it is compared with the first. Plain finetuning and baselines are compared with none.
+    """
+    if group.kind == "baseline" or group.methods == PLAIN:
+        return None
+    alike = [other for other in plain if group.kind == "zero-shot" or other.training == group.training]
+    return next((other for other in alike if other.training[0] == group.training[0]), None)
+
+
+def _cells(group: Group, beside: Group | None) -> list[str]:
+    """Return a group's cells between its name and the verdict."""
+    rows, recipe = group.rows, group.first["recipe"]
+    is_trained = group.kind == "finetuning"
     trained = statistics.mean(row["parameters"]["trained"] for row in rows)
-    beside = plain.get(key.epochs) or next(iter(plain.values()), None)
-    is_compared = group.kind != "baseline" and group is not beside and beside is not None
-    cells = [
-        key.name,
-        str(key.epochs) if trained else "",
-        f"{key.lr:g}" if trained else "",
-        str(len(rows)),
-        _mean(dev.values()),
-        _mean(group.accuracies("test").values()),
-        _difference(dev, beside.accuracies("dev")) if is_compared and beside else "",
+    return [
+        str(recipe["epochs"]) if is_trained else "",
+        f"{recipe['lr']:g}" if is_trained else "",
+        str(len({row["seed"] for row in rows})),
+        *(_mean(group.accuracies(part).values()) for part in SCORED),
+        _difference(group.accuracies("dev"), beside.accuracies("dev")) if beside else "",
         f"{trained:,.0f}" if trained else "",
-        _megabytes([row["saved_bytes"] for row in rows]),
-        _megabytes([row["peak_bytes"] for row in rows]),
+        *(_megabytes([row.get(size) for row in rows]) for size in ("saved_bytes", "held_bytes", "peak_bytes")),
         f"{statistics.mean(row['cpu_seconds'] for row in rows):.0f} s",
-        "below a bag of words" if statistics.mean(dev.values()) < bar and group.kind != "baseline" else "",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _mean(values: Iterable[float]) -> str:
@@ -193,17 +216,26 @@ def _mean(values: Iterable[float]) -> str:
     return f"{statistics.mean(found):.3f}" + (f" ({statistics.stdev(found):.3f})" if len(found) > 1 else "")
 
 
-def _difference(ours: dict[int, float], plain: dict[int, float]) -> str:
-    """Return how much more is right than plainly, seed by seed, with the standard error of that mean."""
-    differences = [value - plain[seed] for seed, value in ours.items() if seed in plain]
-    if not differences and plain and ours:  # another seed, or none that matters
-        differences = [statistics.mean(ours.values()) - statistics.mean(plain.values())]
-    if not differences:
+def _difference(ours: Mapping[int, float], plain: Mapping[int, float]) -> str:
+    """Return how much more is right than plainly, with its standard error where both have two seeds or more.
+
+    With the same seeds, it is the mean of the differences seed by seed; with others, the difference of the means.
+    """
+    if not ours or not plain:
         return ""
-    mean = f"{statistics.mean(differences):+.3f}".replace("-", "−")
-    if len(differences) < 2:
+    mean = f"{statistics.mean(ours.values()) - statistics.mean(plain.values()):+.3f}".replace("-", "−")
+    if min(len(ours), len(plain)) < 2:
         return mean
-    return f"{mean} ± {statistics.stdev(differences) / math.sqrt(len(differences)):.3f}"
+    if ours.keys() == plain.keys():
+        error = _standard_error([value - plain[seed] for seed, value in ours.items()])
+    else:
+        error = math.hypot(_standard_error(ours.values()), _standard_error(plain.values()))
+    return f"{mean} ± {error:.3f}"
+
+
+def _standard_error(values: Collection[float]) -> float:
+    """Return the standard error of the mean of two values or more."""
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _megabytes(sizes: Sequence[int | None]) -> str:

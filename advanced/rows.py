@@ -10,12 +10,13 @@ from errors import DataError
 
 Row = dict[str, Any]
 # What two runs must share to be the same run.
-IDENTITY = ("task", "checkpoint", "methods", "options", "recipe", "dropout", "seed")
+IDENTITY = ("task", "checkpoint", "methods", "options", "recipe", "dropout", "limit", "seed")
 
 
 def identity(row: Mapping[str, Any]) -> str:
-    """Return what makes a run this run and no other, as one string."""
-    return json.dumps({name: row[name] for name in IDENTITY}, sort_keys=True)
+    """Return what makes a run this run and no other, as one string; a row without a limit had none."""
+    found = {"limit": None, **row}
+    return json.dumps({name: found[name] for name in IDENTITY}, sort_keys=True)
 
 
 def read_rows(path: Path) -> list[Row]:

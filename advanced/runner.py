@@ -8,20 +8,21 @@ from typing import Any
 import torch
 
 from advanced.catalogue import METHODS, Options, in_order, make
-from advanced.cost import Meter
+from advanced.cost import Meter, live_bytes, size_of
 from advanced.model import Classifier
 from advanced.rows import Row
 from advanced.saving import save_small
 from advanced.task import SCORED, Part, Task
 from advanced.training import Recipe, Training, describe
-from checkpoint import read_checkpoint, tensor_shapes
-from errors import UsageError
+from checkpoint import WEIGHTS_FILE, read_checkpoint, tensor_shapes
+from errors import CheckpointError, UsageError
 from sentiment_data import accuracy, write_predictions
 from tokenizer import Tokenizer, find_tokenizer
 from utils import seed_everything, sha256_of
 
 Scores = Mapping[Part, torch.Tensor]  # (sentences, num_labels) of each part: the larger, the likelier
 CPU = torch.device("cpu")
+DOUBLE = 8  # bytes of a number of scikit-learn's
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Run:
     options: Options = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
     dropout: float = 0.3  # before the head
+    limit: int | None = None  # sentences of each part, if not all
 
     def identity(self) -> Row:
         """Return what `rows.identity` reads: the row of this run before it has results."""
@@ -42,7 +44,14 @@ class Run:
         methods = in_order(list(self.methods))
         options = {name: dict(self.options[name]) for name in methods if self.options.get(name)}
         base = {"task": self.task, "checkpoint": checkpoint_name(self.checkpoint), "methods": methods}
-        return {**base, "options": options, "recipe": recipe, "dropout": self.dropout, "seed": seed}
+        return {
+            **base,
+            "options": options,
+            "recipe": recipe,
+            "dropout": self.dropout,
+            "limit": self.limit,
+            "seed": seed,
+        }
 
 
 @dataclass
@@ -55,6 +64,7 @@ class Answer:
     trained: int = 0  # parameters that are trained
     added: int = 0  # parameters that the checkpoint does not have
     saved_bytes: int = 0  # of what has to be kept of the run
+    held_bytes: int | None = None  # by tensors in a step of the training: weights, gradients, the optimizer's, copies
 
 
 def run(
@@ -75,9 +85,10 @@ def run(
         "chosen": answer.chosen,
         "parameters": {"trained": answer.trained, "added": answer.added},
         "saved_bytes": answer.saved_bytes,
+        "held_bytes": answer.held_bytes,
         **cost,
         "history": answer.history,
-        "checkpoint_sha256": _checksum(run),
+        "checkpoint_sha256": checksum(run.checkpoint),
         "torch": torch.__version__,
     }
     return row, answer.scores
@@ -99,13 +110,25 @@ def checkpoint_name(path: Path | None) -> str:
     return path.name if path.is_dir() else path.stem
 
 
+def checksum(path: Path | None) -> str | None:
+    """Return the SHA-256 of a checkpoint's weights; None where there is no checkpoint. Raises CheckpointError."""
+    if path is None:
+        return None
+    weights = path / WEIGHTS_FILE if path.is_dir() else path
+    if not weights.is_file():
+        raise CheckpointError(f"{weights}: no such file: check the path of the checkpoint")
+    return sha256_of(weights)
+
+
 def _answer(run: Run, task: Task, device: torch.device, parts: Sequence[Part], weights_out: Path | None) -> Answer:
     """Let the methods work, each kind in its own way; then those that come after."""
     names = in_order(list(run.methods))
     kind = next(METHODS[name].kind for name in names if METHODS[name].kind != "after")
     methods = [make(name, run.options) for name in names if METHODS[name].kind == kind]
     if kind == "baseline":
-        answer = Answer(methods[0].scores(task, run.recipe.seed, parts))
+        scores = methods[0].scores(task, run.recipe.seed, parts)
+        count = methods[0].trained
+        answer = Answer(scores, trained=count, added=count, saved_bytes=count * DOUBLE)
     elif kind == "zero-shot":
         answer = _zero_shot(run, task, methods, device, parts)
     else:
@@ -139,6 +162,7 @@ def _finetuning(
 ) -> Answer:
     """Train a classifier."""
     checkpoint = _required(run)
+    already_there = live_bytes()
     tokenizer = _tokenizer(checkpoint)
     classifier = Classifier(checkpoint, len(task.label_names), tokenizer.pad_id, run.dropout).to(device)
     training = Training(classifier, tokenizer, task, methods, run.recipe)
@@ -153,7 +177,8 @@ def _finetuning(
         history=[asdict(check) for check in training.history],
         trained=sum(parameter.numel() for parameter in trained.values()),
         added=sum(parameter.numel() for name, parameter in trained.items() if name not in given),
-        saved_bytes=sum(parameter.numel() * parameter.element_size() for parameter in trained.values()),
+        saved_bytes=sum(map(size_of, classifier.kept.values())),
+        held_bytes=training.held_bytes - already_there,
     )
 
 
@@ -173,11 +198,3 @@ def _tokenizer(checkpoint: Path) -> Tokenizer:
 def _accuracy(scores: torch.Tensor, task: Task, part: Part) -> float | None:
     """Return the share of right labels; None where the labels are placeholders."""
     return accuracy(scores.argmax(dim=1).tolist(), task.labels(part)) if task.has_gold(part) else None
-
-
-def _checksum(run: Run) -> str | None:
-    """Return the SHA-256 of the weights; None for a run that reads none."""
-    path = run.checkpoint
-    if path is None:
-        return None
-    return sha256_of(path / "model.safetensors" if path.is_dir() else path)

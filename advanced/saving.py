@@ -12,22 +12,30 @@ import torch
 
 from advanced.model import Classifier
 from errors import CheckpointError
-from safetensors_file import read_safetensors, write_safetensors
+from safetensors_file import read_metadata, read_safetensors, write_safetensors
+
+METHODS = "methods"  # the key in the metadata of a file
 
 
 def save_small(classifier: Classifier, path: Path) -> None:
-    """Write the trained weights to a safetensors file, by their names. Raises CheckpointError if the disk is full."""
-    write_safetensors(path, classifier.trained)
+    """Write what was trained to a safetensors file, by name, with the methods that it belongs to.
+
+    Where weights were changed that are not trained (by `continued`), it is all weights. Raises CheckpointError if the
+    disk is full.
+    """
+    write_safetensors(path, classifier.kept, {METHODS: classifier.about})
 
 
 @torch.no_grad()
 def load_small(classifier: Classifier, path: Path) -> None:
     """Put the weights of a file in the places of those that `classifier` trains.
 
-    Raises CheckpointError for a file that is no safetensors file, or holds other weights than these; then nothing has
-    changed.
+    Raises CheckpointError for a file that is no safetensors file, or belongs to other methods, options or weights than
+    these; then nothing has changed.
     """
-    saved, trained = read_safetensors(path), classifier.trained
+    saved, trained = read_safetensors(path), classifier.kept
+    if (theirs := read_metadata(path).get(METHODS, classifier.about)) != classifier.about:
+        raise _of_another(path, f"it was trained by {theirs}, and the classifier is made for {classifier.about}")
     if wrong := sorted(saved.keys() ^ trained.keys()):
         where = "in the file and not trained" if wrong[0] in saved else "trained and not in the file"
         raise _of_another(path, f"{wrong[0]} is {where} ({len(wrong)} such names)")

@@ -4,8 +4,9 @@ cosine (Loshchilov & Hutter 2017, arXiv 1608.03983, equation 5, without restarts
 1810.04805, appendix A.2): the learning rate rises along a line over the first steps, as the optimizer's moments know
 little yet, and falls from then on. No step is wasted on a rate of 0, unless cosine's `lowest` asks for one at the end.
 
-early-stopping (Prechelt 1998, doi 10.1007/3-540-49430-8_3, its criterion UP): training ends when the selection part has
-not improved for some checks. The weights of the best check are kept with or without it: it saves time.
+early-stopping (Prechelt 1998, doi 10.1007/3-540-49430-8_3; like its criterion UP, but counted from the best check):
+training ends when the selection part has not improved for some checks. The weights of the best check are kept with or
+without it: it saves time.
 
 None of them costs anything.
 """

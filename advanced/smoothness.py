@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.func import functional_call
 
-from advanced.method import Groups, Method
+from advanced.method import Method
 from errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,10 +143,9 @@ class Smart(Method):
         if not 0.0 <= self.momentum <= 1.0:
             raise UsageError(f"smart: momentum must be in [0, 1], got {self.momentum}")
 
-    def parameter_groups(self, training: "Training", groups: Groups) -> Groups:
-        """Start the average: the classifier is adapted by now, and no step is taken."""
-        self._average = {name: parameter.detach().clone() for name, parameter in training.classifier.trained.items()}
-        return groups
+    def begin(self, training: "Training") -> None:
+        """Start the average."""
+        self._average = training.trained_state()
 
     def before_forward(self, training: "Training") -> None:
         """Note where the step's random numbers begin."""

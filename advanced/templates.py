@@ -29,6 +29,7 @@ TEMPLATES: dict[str, str] = {
 NAMES = "names"  # what the task calls its labels
 # By the number of labels, from the worst to the best.
 VERBALISERS: dict[str, dict[int, list[str]]] = {
+    "short": {2: ["bad", "good"], 5: ["sad", "bad", "okay", "good", "great"]},  # a token each in storybook's vocabulary
     "simple": {2: ["bad", "great"], 5: ["terrible", "bad", "okay", "good", "great"]},
     "plain": {2: ["bad", "good"], 5: ["very bad", "bad", "fine", "good", "very good"]},
     "moods": {2: ["sad", "happy"], 5: ["angry", "sad", "calm", "happy", "excited"]},

@@ -5,11 +5,12 @@ Without methods it takes the same steps as `finetune.Finetuner`, to rounding; a 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 
 import torch
 import torch.nn.functional as F
 
+from advanced.cost import live_bytes, size_of
 from advanced.method import Groups, Method
 from advanced.model import Classifier
 from advanced.task import Part, Task
@@ -22,6 +23,7 @@ from tokenizer import Tokenizer
 from utils import progress
 
 EVALUATION_BATCH = 64  # sentences
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ class Training:
         self.classifier, self.tokenizer, self.task = classifier, tokenizer, task
         self.methods, self.recipe = methods, recipe
         self.history: list[Check] = []
+        self.step, self.steps = 0, 0  # the one that is being taken, counted from 0, and how many are planned
+        self.held_bytes = 0  # by all tensors after the last step: weights, gradients, the optimizer's, methods' own
         self.suffix = next((suffix for method in methods if (suffix := method.prompt(task)) is not None), "")
         self._encoded: dict[Part, EncodedExamples] = {}
+        classifier.about = "; ".join(map(description, methods))
         for method in methods:
             method.adapt(self)
         speed_up_classifier(classifier)
@@ -73,14 +78,17 @@ class Training:
 
         Raises TrainingError if the loss is no number any more.
         """
-        best = self._state()
+        for method in self.methods:
+            method.begin(self)
+        best = self.trained_state()
         for check in self._checks():
             if check.accuracy > max((earlier.accuracy for earlier in self.history), default=-1.0):
-                best = self._state()
+                best = self.trained_state()
             self.history.append(check)
             print(check, flush=True)
             if any(method.is_finished(self.history) for method in self.methods):
                 break
+        self.held_bytes = live_bytes() - sum(map(size_of, best.values()))
         self.load_state(best)
         for method in self.methods:
             method.finish(self)
@@ -118,7 +126,7 @@ class Training:
             for name, parameter in self.classifier.trained.items():
                 parameter.copy_(state[name])
 
-    def _state(self) -> dict[str, torch.Tensor]:
+    def trained_state(self) -> dict[str, torch.Tensor]:
         """Return a copy of the trained weights."""
         return {name: parameter.detach().clone() for name, parameter in self.classifier.trained.items()}
 
@@ -134,7 +142,7 @@ class Training:
         fit, recipe = self.encoded("fit"), self.recipe
         per_epoch = math.ceil(len(fit.ids) / recipe.batch_size)
         ends = {math.ceil(per_epoch * (i + 1) / recipe.checks) for i in range(recipe.checks)}
-        steps, step = per_epoch * recipe.epochs, 0
+        self.step, self.steps = 0, per_epoch * recipe.epochs
         for epoch in range(recipe.epochs):
             # The seed of an epoch's order is the one that `Finetuner` takes.
             order = make_batches(
@@ -142,16 +150,16 @@ class Training:
             )
             loss, seen = 0.0, 0
             for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order)), start=1):
-                loss += self._step(fit, batch, step, steps) * len(batch)
-                seen, step = seen + len(batch), step + 1
+                loss += self._step(fit, batch) * len(batch)
+                seen, self.step = seen + len(batch), self.step + 1
                 if number in ends:
-                    yield Check(step / per_epoch, loss / seen, self.accuracy("selection"))
+                    yield Check(self.step / per_epoch, loss / seen, self.accuracy("selection"))
                     loss, seen = 0.0, 0
 
-    def _step(self, fit: EncodedExamples, batch: list[int], step: int, steps: int) -> float:
+    def _step(self, fit: EncodedExamples, batch: list[int]) -> float:
         """Train on one batch, and return its loss."""
         self.classifier.train()
-        rate = math.prod(method.rate(step, steps) for method in self.methods)
+        rate = math.prod(method.rate(self.step, self.steps) for method in self.methods)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * group["rate"] * rate
         for method in self.methods:
@@ -168,7 +176,7 @@ class Training:
         for method in self.methods:
             method.after_step(self)
         if not math.isfinite(loss.item()):
-            raise TrainingError(f"the loss is {loss.item()} in step {step}: try a lower --lr")
+            raise TrainingError(f"the loss is {loss.item()} in step {self.step}: try a lower --lr")
         return loss.item()
 
     def _loss(self, input_ids: torch.Tensor, log_probs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -180,6 +188,13 @@ class Training:
             penalty = method.penalty(self, input_ids, log_probs)
             loss = loss if penalty is None else loss + penalty
         return loss
+
+
+def description(method: Method) -> str:
+    """Return a method with its options, as it would be written in Python."""
+    names: list[str] = [field.name for field in fields(method) if field.init] if is_dataclass(method) else []
+    options = ", ".join(f"{name}={getattr(method, name)!r}" for name in names)
+    return f"{type(method).__name__}({options})"
 
 
 def describe(recipe: Recipe) -> dict[str, object]:

@@ -3,17 +3,18 @@
 import argparse
 import sys
 
-from advanced.catalogue import METHODS, Options, Value
-from advanced.matrix import PRECISIONS, missing, read_plan, run_all, title
+from advanced.catalogue import METHODS, Options, Value, make
+from advanced.matrix import ROWS, missing, read_plan, run_all, title
 from advanced.rows import Row, add_row, read_rows
 from advanced.runner import Run, Scores, run, write_outputs
 from advanced.task import SCORED, Part, load_task
-from advanced.training import Recipe
+from advanced.training import PRECISIONS, Recipe
 from errors import UsageError
 from run_llama import choose_weights
 from utils import pick_device
 
 ROWS_FILE = "advanced-results.jsonl"
+TUNING = ROWS.with_name("tuning.jsonl")
 
 
 def run_seeds(args: argparse.Namespace, names: list[str]) -> None:
@@ -21,6 +22,11 @@ def run_seeds(args: argparse.Namespace, names: list[str]) -> None:
 
     The best one is that of the best accuracy on the selection part. Raises a MinLlamaError.
     """
+    if args.save is not None and METHODS[names[0]].kind != "finetuning":
+        raise UsageError(f"--save: {names[0]} trains no weights of a Llama: leave it out")
+    options = _options(args, names)
+    for name in names:
+        make(name, options)  # a mistake in an option is told before the data is read
     device = pick_device(args.device)
     task = load_task(args.task, limit=args.limit)
     needs_none = METHODS[names[0]].kind == "baseline"
@@ -29,29 +35,35 @@ def run_seeds(args: argparse.Namespace, names: list[str]) -> None:
     best: tuple[float, Scores] | None = None
     for seed in args.seeds:
         recipe = _recipe(args, seed)
-        single = Run(task.name, checkpoint, tuple(names), _options(args, names), recipe, args.dropout)
+        single = Run(task.name, checkpoint, tuple(names), options, recipe, args.dropout, args.limit)
         print(title(single))
         weights_out = None if args.save is None else args.save / f"{task.name}-{'+'.join(names)}-seed{seed}.safetensors"
         row, scores = run(single, task, device, parts, weights_out)
         _show(row)
-        add_row(args.rows or args.out / ROWS_FILE, row if args.limit is None else row | {"limit": args.limit})
+        add_row(args.rows or args.out / ROWS_FILE, row)
         if best is None or row["accuracy"]["selection"] > best[0]:
             best = row["accuracy"]["selection"], scores
-    if best is not None and not args.only_selection:
+    if best is None or args.only_selection:
+        return
+    if args.limit is not None:
+        print("No predictions are written: with --limit they would not be of all sentences.")
+    else:
         print(f"wrote {', '.join(map(str, write_outputs(args.out, task, best[1])))}")
 
 
 def run_matrix(args: argparse.Namespace) -> int:
     """Do the runs of a plan that have no row yet; return 2 if one of them failed."""
+    parts: tuple[Part, ...] = ("selection",) if args.only_selection else SCORED
+    rows = args.rows or (TUNING if args.only_selection else ROWS)
     planned = [run for run in read_plan(args.plan, args.seeds) if all(word in title(run) for word in args.only)]
-    wanted = missing(planned, read_rows(args.rows))
+    wanted = missing(planned, read_rows(rows), parts)
     print(f"{len(planned)} runs are planned, {len(wanted)} of them have no row yet")
     if args.dry_run:
         print("\n".join(map(title, wanted)))
         return 0
-    failures = run_all(wanted, args.rows, args.jobs, ("selection",) if args.only_selection else SCORED)
+    failures = run_all(wanted, rows, args.jobs, parts)
     for failure in failures:
-        print(f"error: {title(failure.run)}: {failure.error}", file=sys.stderr)
+        print(f"error: {failure}", file=sys.stderr)
     return 2 if failures else 0
 
 
@@ -60,7 +72,7 @@ def _recipe(args: argparse.Namespace, seed: int) -> Recipe:
     return Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
-        lr=args.lr,
+        lr=args.lr or max([METHODS[name].lr or 0.0 for name in args.method]) or Recipe.lr,
         weight_decay=args.weight_decay,
         max_sentence_len=args.max_sentence_len,
         checks=args.checks,

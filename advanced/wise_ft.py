@@ -8,7 +8,11 @@ trained weights while training, another one and steps + 1 passes over the select
 
 averaging (Izmailov et al. 2018, arXiv 1803.05407, section 3): the weights are the mean of those after each step in the
 last part of the run. Early in that part the steps are as large as ever: it is meant for a learning rate that does not
-fall to 0. Cost: a copy of the trained weights, and a pass over them for each of those steps.
+fall to 0. The mean is kept if it does at least as well on the selection part as the best check. Cost: a copy of the
+trained weights, a pass over them for each of those steps, and one over the selection part.
+
+Both mix weights of matrices. The product of two mixed matrices is not the mixture of their products, so neither can be
+combined with lora.
 """
 
 from collections.abc import Mapping
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from advanced.method import Groups, Method
+from advanced.method import Method
 from errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,11 +33,6 @@ Weights = Mapping[str, torch.Tensor]  # the trained ones, by name
 def mixture(start: Weights, end: Weights, alpha: float) -> dict[str, torch.Tensor]:
     """Return (1 - alpha) · start + alpha · end for weights of the same names; 0 and 1 give the ends exactly."""
     return {name: torch.lerp(start[name], end[name], alpha) for name in start}
-
-
-def copy_of_trained(training: "Training") -> dict[str, torch.Tensor]:
-    """Return a copy of the weights that are trained, by name."""
-    return {name: parameter.detach().clone() for name, parameter in training.classifier.trained.items()}
 
 
 @dataclass
@@ -49,18 +48,13 @@ class WiseFt(Method):
         if self.steps < 1:
             raise UsageError(f"wise-ft: steps must be at least 1, got {self.steps}")
 
-    def parameter_groups(self, training: "Training", groups: Groups) -> Groups:
-        """Remember where the training starts.
-
-        By now every method has adapted the classifier, and none (mixout would, before the first pass) changes weights
-        for a step.
-        """
-        self._start = copy_of_trained(training)
-        return groups
+    def begin(self, training: "Training") -> None:
+        """Remember where the training starts."""
+        self._start = training.trained_state()
 
     def finish(self, training: "Training") -> None:
         """Leave the mixture in the classifier that does best on the selection part, and say which in `chosen`."""
-        end = copy_of_trained(training)
+        end = training.trained_state()
         best, best_alpha = -1.0, 1.0
         for i in range(self.steps, -1, -1):  # from the trained end: the first among equals stays
             training.load_state(mixture(self._start, end, i / self.steps))
@@ -76,33 +70,35 @@ class Averaging(Method):
     """Takes the mean of the weights after each step in the last part of the run."""
 
     share: float = 0.5
+    chosen: dict[str, float | str] = field(default_factory=dict, init=False)
     _mean: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
     _steps_averaged: int = field(default=0, init=False, repr=False)
-    _is_averaged: bool = field(default=False, init=False, repr=False)  # the step that is being taken
 
     def __post_init__(self) -> None:
         """Raise UsageError if `share` is no part of the run."""
         if not 0.0 < self.share <= 1.0:
             raise UsageError(f"averaging: share must be in (0, 1], got {self.share}")
 
-    def rate(self, step: int, steps: int) -> float:
-        """Note whether this step is one of the last; the learning rate stays."""
-        self._is_averaged = step >= steps - max(1, round(self.share * steps))
-        return 1.0
-
     @torch.no_grad()
     def after_step(self, training: "Training") -> None:
         """Take the new weights into the mean."""
-        if not self._is_averaged:
+        if training.step < training.steps - max(1, round(self.share * training.steps)):
             return
         self._steps_averaged += 1
         if self._steps_averaged == 1:
-            self._mean = copy_of_trained(training)
+            self._mean = training.trained_state()
             return
         for name, parameter in training.classifier.trained.items():
             self._mean[name].lerp_(parameter, 1 / self._steps_averaged)
 
     def finish(self, training: "Training") -> None:
-        """Leave the mean in the classifier; a training that stopped before there was one keeps its best weights."""
-        if self._mean:
-            training.load_state(self._mean)
+        """Leave the mean in the classifier, if there is one and no check did better on the selection part."""
+        if not self._mean:
+            return  # the training was stopped before the last part of the run
+        best = training.trained_state()
+        training.load_state(self._mean)
+        of_the_mean = training.accuracy("selection")
+        is_kept = of_the_mean >= max(check.accuracy for check in training.history)
+        if not is_kept:
+            training.load_state(best)
+        self.chosen = {"selection_of_the_mean": of_the_mean, "kept": "mean" if is_kept else "best check"}

@@ -9,7 +9,7 @@ import torch
 from advanced import baselines
 from advanced.baselines import Hybrid, LinearSvm, LogisticRegression
 from advanced.task import SCORED, Part, Task
-from errors import DataError, MissingDependency
+from errors import DataError, MissingDependency, UsageError
 from sentiment_data import Example, accuracy
 from tests.tiny_advanced import tiny_task
 
@@ -46,16 +46,32 @@ def test_a_label_that_no_sentence_has_is_never_predicted(kind: Any) -> None:
     assert not (scores.argmax(dim=1) == 2).any()
 
 
-def test_the_selection_part_is_scored_by_a_model_that_has_not_seen_it() -> None:
-    """A sentence of noise words: a model that was trained on it knows its label, another one cannot."""
+def with_noise_words() -> tuple[Task, list[int]]:
+    """Return a task whose selection part is dev twice, in words that tell the label to who has seen them alone."""
     fit = [Example(i % 2, f"{('bad', 'good')[i % 2]} film") for i in range(20)]
     noise = [Example(i % 2, f"zork{i} zork{i} quux{i} quux{i} bad good") for i in range(20)]
     doubled = [*noise, *noise]  # min_df=2 would drop words of one sentence
     parts: dict[Part, list[Example]] = {"fit": fit, "selection": doubled, "dev": noise, "test": noise}
-    scores = LogisticRegression().scores(Task("toy", ["bad", "good"], parts), seed=1)
-    labels = [example.label for example in noise]
-    assert accuracy(scores["dev"].argmax(dim=1).tolist(), labels) > 0.9  # dev is the selection part here: seen
+    return Task("toy", ["bad", "good"], parts), [example.label for example in noise]
+
+
+def test_the_selection_part_is_scored_by_a_model_that_has_not_seen_it() -> None:
+    task, labels = with_noise_words()
+    scores = LogisticRegression().scores(task, seed=1)
+    assert accuracy(scores["dev"].argmax(dim=1).tolist(), labels) > 0.9
     assert accuracy(scores["selection"].argmax(dim=1).tolist(), labels * 2) < 0.7
+
+
+def test_a_hybrid_has_seen_no_more_than_the_llama_that_it_is_mixed_with() -> None:
+    task, labels = with_noise_words()
+    unsure = {part: torch.zeros(len(task.labels(part)), 2) for part in SCORED}
+    mixed = Hybrid(steps=1).mix({part: scores + torch.tensor([0.0, 1e-9]) for part, scores in unsure.items()}, task, 1)
+    assert accuracy(mixed["dev"].argmax(dim=1).tolist(), labels) < 0.7
+
+
+def test_a_hybrid_without_steps_is_refused() -> None:
+    with pytest.raises(UsageError, match="hybrid: steps must be at least 1, got 0"):
+        Hybrid(steps=0)
 
 
 def scores_of(task: Task, right: bool) -> dict[Part, torch.Tensor]:

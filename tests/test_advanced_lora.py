@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from advanced.continued import Continued
 from advanced.freezing import TopLayers
 from advanced.lora import ATTENTION, FEED_FORWARD, Ia3, Lora, LoraLinear, ScaledLinear, merge_adapters, parse_targets
 from advanced.method import Method
@@ -349,6 +350,26 @@ def test_a_file_of_another_classifier_is_refused_and_changes_nothing(
         load_small(training.classifier, path)
     assert "Load it into a classifier of the same Llama, methods and options." in str(error.value)
     assert torch.equal(training.scores("dev"), before)
+
+
+def test_a_file_of_the_same_shapes_and_other_options_is_refused(tmp_path: Path) -> None:
+    """Another alpha changes no shape, and every answer."""
+    path = tmp_path / "small.safetensors"
+    save_small(tiny_training(tmp_path, Lora(alpha=64.0)).classifier, path)
+    with pytest.raises(
+        CheckpointError, match=r"trained by Lora\(rank=8, alpha=64.0, .*made for Lora\(rank=8, alpha=1.0"
+    ):
+        load_small(tiny_training(tmp_path, Lora(alpha=1.0)).classifier, path)
+
+
+def test_after_continued_pretraining_all_weights_are_saved(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, Continued(lr=1e-2), Lora(rank=2), lr=1e-2)
+    training.run()
+    save_small(training.classifier, tmp_path / "all.safetensors")
+    fresh = tiny_training(tmp_path, Continued(lr=1e-3), Lora(rank=2))
+    fresh.classifier.about = training.classifier.about
+    load_small(fresh.classifier, tmp_path / "all.safetensors")
+    assert torch.equal(fresh.scores("dev"), training.scores("dev"))
 
 
 def test_what_is_saved_of_plain_finetuning_is_everything(tmp_path: Path) -> None:

@@ -1,11 +1,19 @@
 """The matrix of runs, and the tables made of it: run with `pytest tests/test_advanced_matrix.py`."""
 
+import math
+import os
 import shutil
+import statistics
+import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advanced import matrix, report
 from advanced.catalogue import METHODS
@@ -19,9 +27,10 @@ from advanced.report import (
     tables,
     update,
 )
-from advanced.rows import Row, add_row, read_rows
-from advanced.runner import Run
+from advanced.rows import Row, add_row, identity, read_rows
+from advanced.runner import Run, checksum
 from advanced.task import SCORED, Part
+from advanced.training import Recipe
 from errors import DataError, TrainingError
 
 PLAN = """
@@ -81,6 +90,14 @@ def test_other_seeds_take_the_place_of_the_plan_s(tmp_path: Path) -> None:
         ("dropout = 0.1", "drop_out = 0.1", "nothing is called 'drop_out'"),
         ('"bfloat16"', '"half"', "half"),
         ('methods = ["plain"]', 'method = ["plain"]', "methods"),
+        ("rank = 4", "ranks = 4", r"block 1: run .*'cosine', 'lora'.*: lora has no option ranks"),
+        ("rank = 4", "rank = 0", "block 1: run .*rank must be"),
+        ("rank = 4", 'rank = "4"', "block 1: run .*not supported"),
+        ("seeds = [1, 2]", "seed = [1, 2]", "nothing is called 'seed'"),
+        ("seeds = [1]", "", "block 2: 'seeds' is missing"),
+        ('runs = [{ methods = ["tfidf-svm"] }]', "", "block 2: 'runs' is missing"),
+        ('checkpoint = "toy"', 'checkpoint = "toy"\ncheckpoints = ["toy"]', "block 1: it has both checkpoint and"),
+        ('checkpoint = "toy"', "checkpoints = 1", "block 1: .*not iterable"),
     ],
 )
 def test_a_mistake_in_a_plan_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -94,59 +111,89 @@ def test_a_plan_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_plan(tmp_path / "none.toml")
 
 
-def test_the_plan_of_the_project_is_read_and_has_three_seeds_where_deviations_are_given() -> None:
+def test_a_block_of_several_checkpoints_has_all_runs_with_each(tmp_path: Path) -> None:
+    plan = PLAN.replace('checkpoint = "toy"', 'checkpoints = ["toy", "other"]')
+    plan = plan.replace('toy = "somewhere/toy.pt"', 'toy = "somewhere/toy.pt"\nother = "somewhere/other.pt"')
+    found = [run.identity() for run in read_plan(written(tmp_path / "plan.toml", plan), seeds=[1])]
+    assert [(one["checkpoint"], one["methods"]) for one in found] == [
+        ("toy", ["plain"]),
+        ("toy", ["lora", "cosine"]),
+        ("other", ["plain"]),
+        ("other", ["lora", "cosine"]),
+        ("none", ["tfidf-svm"]),
+    ]
+
+
+SMALL = ("stories260K", "storybook")
+# Wise-ft needs a head that knows something, and demonstrations with the long question do not fit in a small context.
+IN_COMPANY = {"wise-ft": ("prompt-finetune", "wise-ft"), "few-shot": ("zero-shot", "few-shot")}
+
+
+def of_small_checkpoints(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.checkpoint and run.checkpoint.stem in SMALL]
+
+
+def test_the_plan_of_the_project_has_three_seeds_where_something_is_random() -> None:
     seeds: dict[str, set[int]] = {}
-    for run in read_plan():
-        is_small = run.checkpoint is not None and run.checkpoint.stem in ("stories260K", "storybook")
-        if is_small and METHODS[run.methods[0]].kind == "finetuning":
-            name = f"{title(run).rpartition(' seed')[0]} {run.recipe.epochs} {run.recipe.lr}"
-            seeds.setdefault(name, set()).add(run.recipe.seed)
+    for run in of_small_checkpoints(read_plan()):
+        if METHODS[run.methods[0]].kind == "finetuning" or "few-shot" in run.methods:
+            seeds.setdefault(identity({**run.identity(), "seed": None}), set()).add(run.recipe.seed)
     assert seeds
     assert all(len(found) >= 3 for found in seeds.values())
 
 
-def test_the_plan_of_the_project_has_every_method_of_training_alone_beside_plain_finetuning() -> None:
-    alone = {(run.checkpoint.stem, run.methods) for run in read_plan() if run.checkpoint and run.task == "sst"}
-    for checkpoint in ("stories260K", "storybook"):
-        for name, entry in METHODS.items():
-            if entry.kind == "finetuning" and name != "wise-ft":  # which needs a head that knows something
-                assert (checkpoint, (name,)) in alone
-        assert (checkpoint, ("prompt-finetune", "wise-ft")) in alone
+def test_no_run_stands_in_the_plan_of_the_project_twice() -> None:
+    runs = [identity(run.identity()) for run in read_plan()]
+    assert len(runs) == len(set(runs))
+
+
+@pytest.mark.parametrize("kind", ["finetuning", "zero-shot"])
+def test_the_plan_of_the_project_has_every_method_alone_on_both_small_checkpoints(kind: str) -> None:
+    runs = of_small_checkpoints(read_plan())
+    alone = {(run.checkpoint.stem, run.methods) for run in runs if run.checkpoint and run.task == "sst"}
+    for name, entry in METHODS.items():
+        if entry.kind == kind:
+            for checkpoint in SMALL:
+                assert (checkpoint, IN_COMPANY.get(name, (name,))) in alone
+
+
+def test_every_training_on_a_small_checkpoint_has_a_plain_one_as_long_beside_it() -> None:
+    runs = [run for run in of_small_checkpoints(read_plan()) if METHODS[run.methods[0]].kind == "finetuning"]
+
+    def settings(run: Run) -> tuple[object, ...]:
+        return run.task, run.checkpoint, run.recipe.epochs, run.recipe.batch_size, run.recipe.seed
+
+    assert {settings(run) for run in runs if run.methods == report.PLAIN} == {settings(run) for run in runs}
+
+
+def tuned() -> dict[tuple[str, tuple[str, ...]], dict[float, float]]:
+    """Return the accuracies by learning rate of each checkpoint and combination of methods that was tuned."""
+    found: dict[tuple[str, tuple[str, ...]], dict[float, float]] = {}
+    for row in read_rows(matrix.ROWS.with_name("tuning.jsonl")):
+        of_rate = found.setdefault((row["checkpoint"], tuple(row["methods"])), {})
+        of_rate[row["recipe"]["lr"]] = row["accuracy"]["selection"]
+    return found
+
+
+@pytest.mark.parametrize(("checkpoint", "methods"), tuned())
+def test_the_learning_rates_of_the_plan_are_the_best_of_those_that_were_tried(
+    checkpoint: str, methods: tuple[str, ...]
+) -> None:
+    tried = tuned()[checkpoint, methods]
+    runs = [run for run in of_small_checkpoints(read_plan()) if (run.task, run.methods) == ("sst", methods)]
+    (rate,) = {run.recipe.lr for run in runs if run.checkpoint and run.checkpoint.stem == checkpoint}
+    assert rate in tried, f"{rate} was not tried: {tried}"
+    assert tried[rate] == max(tried.values()), f"{rate} is not the best: {tried}"
 
 
 # ---------------------------------------------------------------------------------------------------- doing it
 
 
-class Pool:
-    """Stands in for the pool of processes: does a run at once, or does what `outcome` says."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.shut_down = False
-
-    def __enter__(self) -> "Pool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def submit(self, call: Any, run: Run, threads: int, parts: tuple[Part, ...]) -> Any:
-        from concurrent.futures import Future
-
-        future: Future[Row] = Future()
-        try:
-            future.set_result(call(run, threads, parts))
-        except (TrainingError, KeyboardInterrupt) as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
-        self.shut_down = True
-
-
 def row_of(run: Run, dev: float = 0.5, **changes: Any) -> Row:
     accuracy = {"selection": 0.5, "dev": dev, "test": 0.25}
     numbers = {"trained": 10, "added": 1}
-    cost = {"saved_bytes": 2**20, "peak_bytes": 2**21, "seconds": 2.0, "cpu_seconds": 1.0}
+    memory = {"saved_bytes": 2**20, "held_bytes": 3 * 2**20, "peak_bytes": 2**21}
+    cost = {**memory, "seconds": 2.0, "cpu_seconds": 1.0}
     return {**run.identity(), "accuracy": accuracy, "parameters": numbers, "chosen": {}, **cost, **changes}
 
 
@@ -162,12 +209,12 @@ def test_what_is_finished_is_not_done_again_whatever_stopped_the_matrix(
         done.append(title(run))
         return row_of(run)
 
-    monkeypatch.setattr(matrix, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(matrix, "_do", do)
+    monkeypatch.setattr(matrix, "_do_apart", do)
     with pytest.raises(KeyboardInterrupt):
         run_all(missing(runs, read_rows(rows)), rows, jobs=1)
     kept = len(read_rows(rows))
-    monkeypatch.setattr(matrix, "_do", lambda run, *_: row_of(run))
+    assert kept >= 2  # what was finished before the interrupt, whether or not it was reported
+    monkeypatch.setattr(matrix, "_do_apart", lambda run, *_: row_of(run))
     left = missing(runs, read_rows(rows))
     assert len(left) == len(runs) - kept
     assert run_all(left, rows, jobs=1) == []
@@ -175,21 +222,98 @@ def test_what_is_finished_is_not_done_again_whatever_stopped_the_matrix(
     assert len(read_rows(rows)) == len(runs)
 
 
-def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_interrupt_no_other_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plain, *_) = read_plan(written(tmp_path / "plan.toml"))
+    runs = [replace(plain, recipe=replace(plain.recipe, seed=seed)) for seed in range(50)]
+    begun: list[int] = []
+
+    def do(run: Run, *_: object) -> Row:
+        begun.append(run.recipe.seed)
+        time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(matrix, "_do_apart", do)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, tmp_path / "rows.jsonl", jobs=1)
+    assert len(begun) < len(runs)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (TrainingError("the loss is nan"), ": the loss is nan"),
+        (TypeError("no number"), ": TypeError: no number"),
+        (BrokenProcessPool("it was killed"), ": BrokenProcessPool: it was killed"),
+    ],
+)
+def test_a_run_that_fails_is_reported_and_the_others_go_on(
+    error: Exception, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs, rows = read_plan(written(tmp_path / "plan.toml")), tmp_path / "rows.jsonl"
-    error = TrainingError("the loss is nan")
 
     def do(run: Run, *_: object) -> Row:
         if "lora" in run.methods:
             raise error
         return row_of(run)
 
-    monkeypatch.setattr(matrix, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(matrix, "_do", do)
+    monkeypatch.setattr(matrix, "_do_apart", do)
     failures = run_all(runs, rows, jobs=2)
-    assert sorted(title(failure.run) for failure in failures) == [title(run) for run in runs if "lora" in run.methods]
+    wrong = [title(run) for run in runs if "lora" in run.methods]
+    assert sorted(title(failure.run) for failure in failures) == wrong
     assert all(failure.error is error for failure in failures)
+    assert sorted(map(str, failures)) == [f"{name}{text}" for name in wrong]
     assert len(read_rows(rows)) == 3
+    assert sum(text in line for line in capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_row_counts_only_with_the_parts_that_are_wanted(tmp_path: Path) -> None:
+    runs = read_plan(written(tmp_path / "plan.toml"))
+    tuned = [{**row_of(run), "accuracy": {"selection": 0.5}} for run in runs]
+    assert missing(runs, tuned) == runs
+    assert missing(runs, tuned, parts=["selection"]) == []
+    assert missing(runs, [{**row, "limit": 12} for row in map(row_of, runs)]) == runs
+    assert missing(runs, [{**row, "accuracy": {}} for row in tuned], parts=["selection"]) == runs
+
+
+def test_a_row_counts_only_for_the_weights_that_are_there_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "ROOT", tmp_path)
+    runs = read_plan(written(tmp_path / "plan.toml"))
+    weights = tmp_path / "somewhere" / "toy.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"some weights")
+    rows = [row_of(run, checkpoint_sha256=checksum(run.checkpoint)) for run in runs]
+    assert missing(runs, rows) == []
+    weights.write_bytes(b"other weights")
+    of_weights = [run for run in runs if run.checkpoint]
+    assert 0 < len(of_weights) < len(runs)
+    assert missing(runs, rows) == of_weights
+    again = [row_of(run, checkpoint_sha256=checksum(run.checkpoint)) for run in of_weights]
+    assert missing(runs, [*rows, *again]) == []
+    weights.unlink()  # on a machine without them, rows count as they are
+    assert missing(runs, rows) == []
+
+
+# What the processes of the next test do: they import this file.
+def do_or_fail(run: Run, _threads: int, _parts: Sequence[Part]) -> Row:
+    if run.recipe.seed == 1:
+        raise TypeError("no number")
+    if run.recipe.seed == 2:
+        os._exit(9)
+    return row_of(run)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_or_is_killed_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Run("demo", None, ("tfidf-svm",), {}, Recipe(seed=seed)) for seed in (1, 2, 3, 4)]
+    monkeypatch.setattr(matrix, "_do", do_or_fail)
+    failures = run_all(runs, tmp_path / "rows.jsonl", jobs=2)
+    assert {failure.run.recipe.seed: type(failure.error) for failure in failures} == {
+        1: TypeError,
+        2: BrokenProcessPool,
+    }
+    assert {row["seed"] for row in read_rows(tmp_path / "rows.jsonl")} == {3, 4}
 
 
 @pytest.mark.slow
@@ -214,6 +338,14 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def column(line: str, head: str) -> str:
+    return cells(line)[report.HEADS.index(head)]
+
+
+def lines_of(text: str, name: str) -> list[str]:
+    return [line for line in text.splitlines() if cells(line)[0].strip("*") == name]
+
+
 def test_a_table_has_mean_deviation_and_the_paired_difference(tmp_path: Path) -> None:
     lines = tables(some_rows(tmp_path)).splitlines()
     assert lines[0] == "### demo, toy"
@@ -221,19 +353,121 @@ def test_a_table_has_mean_deviation_and_the_paired_difference(tmp_path: Path) ->
     assert head == list(report.HEADS)
     assert len(lines[3].strip("|").split("|")) == len(head)
     # 0.40 and 0.44: mean 0.42, deviation 0.02 · √2
-    assert plain[:6] == ["plain", "5", "0.001", "2", "0.420 (0.028)", "0.250 (0.000)"]
+    results = ["0.500 (0.000)", "0.420 (0.028)", "0.250 (0.000)"]
+    costs = ["10", "1.0 MiB", "3.0 MiB", "2.0 MiB", "1 s"]
+    assert plain == ["**plain**", "5", "0.001", "2", *results, "", *costs, "below a bag of words"]
     # differences 0.10 and 0.06: mean 0.08, standard error 0.02
     assert lora[0] == "lora (rank 4) + cosine"
-    assert lora[6] == "+0.080 ± 0.020"
-    assert (svm[0], svm[6]) == ("tfidf-svm", "")
-    assert (plain[-1], lora[-1], svm[-1]) == ("below a bag of words", "", "")
+    assert column(lines[-1], "dev − plain") == "+0.080 ± 0.020"
+    assert svm[:4] == ["tfidf-svm", "", "", "1"]
+    assert column(lines[4], "dev − plain") == ""
+    assert (lora[-1], svm[-1]) == ("", "")
 
 
 def test_placeholders_and_unknown_memory_leave_a_cell_empty(tmp_path: Path) -> None:
-    rows = [{**row, "accuracy": {**row["accuracy"], "test": None}, "peak_bytes": None} for row in some_rows(tmp_path)]
-    plain = next(line for line in tables(rows).splitlines() if line.startswith("| plain"))
-    assert cells(plain)[5] == "–"
-    assert cells(plain)[9] == ""
+    changes = {"peak_bytes": None, "held_bytes": None}
+    rows = [{**row, "accuracy": {**row["accuracy"], "test": None}, **changes} for row in some_rows(tmp_path)]
+    (plain,) = lines_of(tables(rows), "plain")
+    assert [column(plain, head) for head in ("test", "held", "peak")] == ["–", "", ""]
+    for row in rows:
+        del row["held_bytes"]
+    assert lines_of(tables(rows), "plain") == [plain]
+
+
+def a_run(*methods: str, seed: int = 1, dropout: float = 0.3, **recipe: Any) -> Run:
+    return Run("demo", Path("toy.pt"), methods, {}, Recipe(**{"epochs": 2, **recipe, "seed": seed}), dropout)
+
+
+def rows_with(devs: dict[int, float], *methods: str, **settings: Any) -> list[Row]:
+    return [row_of(a_run(*methods, seed=seed, **settings), dev) for seed, dev in devs.items()]
+
+
+def difference_of(text: str, name: str) -> str:
+    (line,) = lines_of(text, name)
+    return column(line, "dev − plain")
+
+
+def test_with_other_seeds_the_difference_is_that_of_the_means() -> None:
+    plain = rows_with({1: 0.40, 2: 0.44}, "plain")
+    more = rows_with({1: 0.50, 2: 0.52, 3: 0.54}, "llrd")
+    error = math.hypot(0.02, 0.02 / math.sqrt(3))  # of the mean of each
+    assert difference_of(tables(plain + more), "llrd") == f"+0.100 ± {error:.3f}"
+    assert difference_of(tables(plain + rows_with({1: 0.40}, "llrd")), "llrd") == "−0.020"
+    assert difference_of(tables(plain[:1] + more), "llrd") == "+0.120"
+    assert difference_of(tables(plain + rows_with({7: 0.40, 8: 0.44}, "llrd")), "llrd") == "+0.000 ± 0.028"
+
+
+ACCURACIES = st.dictionaries(st.integers(1, 9), st.floats(0, 1), min_size=1, max_size=5)
+
+
+@given(ACCURACIES, ACCURACIES)
+def test_a_difference_is_always_that_of_the_means_that_stand_beside_it(
+    ours: dict[int, float], plain: dict[int, float]
+) -> None:
+    text = difference_of(tables(rows_with(plain, "plain") + rows_with(ours, "llrd")), "llrd")
+    value, _, error = text.replace("−", "-").partition(" ± ")
+    assert float(value) == pytest.approx(statistics.mean(ours.values()) - statistics.mean(plain.values()), abs=6e-4)
+    assert bool(error) == (min(len(ours), len(plain)) > 1)
+
+
+def test_a_training_is_compared_with_a_plain_one_as_long_in_batches_as_large() -> None:
+    plain = rows_with({1: 0.40}, "plain") + rows_with({1: 0.42}, "plain", epochs=3, checks=2)
+    others = rows_with({1: 0.50}, "early-stopping", epochs=3, checks=2) + rows_with({1: 0.50}, "llrd")
+    alone = rows_with({1: 0.50}, "lora", epochs=4) + rows_with({1: 0.50}, "cosine", batch_size=32)
+    text = tables([*alone, *others, *plain])
+    assert [column(line, "epochs") for line in lines_of(text, "plain")] == ["2", "3"]
+    assert [column(line, "dev − plain") for line in lines_of(text, "plain")] == ["", ""]
+    found = [difference_of(text, name) for name in ("early-stopping", "llrd", "lora", "cosine")]
+    assert found == ["+0.080", "+0.100", "", ""]
+
+
+def test_asking_is_compared_with_the_first_plain_finetuning() -> None:
+    plain = rows_with({1: 0.40, 2: 0.44}, "plain", epochs=3) + rows_with({1: 0.50}, "plain", epochs=7)
+    asking = rows_with({1: 0.30}, "zero-shot", epochs=5)
+    (line,) = lines_of(tables(asking + plain), "zero-shot")
+    assert [column(line, head) for head in ("epochs", "lr", "dev − plain")] == ["", "", "−0.120"]
+    assert difference_of(tables(asking), "zero-shot") == ""
+
+
+def test_runs_that_differ_in_more_than_the_seed_have_lines_of_their_own() -> None:
+    rows = rows_with({1: 0.40, 2: 0.44}, "plain") + rows_with({3: 0.50}, "plain", dropout=0.1)
+    other_weights = [{**row, "checkpoint_sha256": "other"} for row in rows_with({3: 0.30}, "plain")]
+    text = tables([*rows, *other_weights])
+    found = [(column(line, "seeds"), column(line, "dev")) for line in lines_of(text, "plain")]
+    assert found == [("2", "0.420 (0.028)"), ("1", "0.500"), ("1", "0.300")]
+
+
+def test_trainings_of_other_weights_are_not_compared() -> None:
+    before = [{**row, "checkpoint_sha256": "before"} for row in rows_with({1: 0.40}, "plain")]
+    after = [{**row, "checkpoint_sha256": "after"} for name in ("llrd", "pmi") for row in rows_with({1: 0.50}, name)]
+    text = tables(before + after)
+    assert [difference_of(text, name) for name in ("llrd", "pmi")] == ["", ""]
+
+
+def test_of_a_run_that_was_done_again_the_last_row_counts() -> None:
+    rows = rows_with({1: 0.10, 2: 0.44}, "plain") + rows_with({1: 0.40}, "plain")
+    assert tables(rows) == tables([rows[1], rows[2]])
+    (line,) = lines_of(tables(rows), "plain")
+    assert (column(line, "seeds"), column(line, "dev")) == ("2", "0.420 (0.028)")
+
+
+def test_rows_of_a_few_sentences_or_of_the_selection_part_alone_stay_out() -> None:
+    whole = rows_with({1: 0.40}, "plain")
+    limited = [{**row, "limit": 12} for row in rows_with({1: 0.9, 2: 0.9}, "plain")]
+    tuned = [{**row, "accuracy": {"selection": 0.9}} for row in rows_with({1: 0.9}, "plain")]
+    assert tables([*whole, *limited, *tuned]) == tables(whole)
+    assert tables([*limited, *tuned]) == ""
+
+
+def test_the_best_on_the_selection_part_is_bold_but_for_a_bag_of_words() -> None:
+    def with_selection(row: Row, value: float) -> Row:
+        return {**row, "accuracy": {**row["accuracy"], "selection": value}}
+
+    (worse,), (better,) = rows_with({1: 0.6}, "plain"), rows_with({1: 0.4}, "llrd")
+    bag = row_of(Run("demo", None, ("tfidf-svm",)), 0.5)
+    text = tables([with_selection(worse, 0.3), with_selection(better, 0.4), with_selection(bag, 0.9)])
+    names = [cells(line)[0] for line in text.splitlines()[4:]]
+    assert names == ["tfidf-svm", "plain", "**llrd**"]
 
 
 def between(marks: tuple[str, str], content: str) -> str:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from advanced import cost, runner
-from advanced.cost import Meter
+from advanced.cost import Meter, live_bytes
 from advanced.rows import add_row, identity, read_rows
-from advanced.runner import Run, checkpoint_name, run, write_outputs
+from advanced.runner import Run, checkpoint_name, checksum, run, write_outputs
 from advanced.training import Recipe
-from errors import DataError, UsageError
+from errors import CheckpointError, DataError, UsageError
 from llama import load_pretrained
 from sentiment_data import accuracy
 from tests.tiny import random_llama, save_llama, tokenizer_of
@@ -150,10 +150,18 @@ def test_runs_are_the_same_only_if_all_their_settings_are() -> None:
         replace(base, recipe=replace(RECIPE, lr=1e-4)),
         replace(base, recipe=replace(RECIPE, seed=2)),
         replace(base, dropout=0.1),
+        replace(base, limit=12),
     ]
     key = identity(base.identity())
     assert identity(same.identity()) == key
     assert len({identity(other.identity()) for other in others} | {key}) == 1 + len(others)
+
+
+def test_a_row_from_before_there_were_limits_is_that_of_a_run_without_one() -> None:
+    row = a_row()
+    old = {name: value for name, value in row.items() if name != "limit"}
+    assert identity(old) == identity({**row, "limit": None})
+    assert identity(old) != identity({**row, "limit": 12})
 
 
 # ---------------------------------------------------------------------------------------------------- cost
@@ -181,6 +189,46 @@ def test_without_linux_the_peak_is_that_of_the_process(monkeypatch: pytest.Monke
     assert peak >= 0
 
 
+def test_live_tensors_count_once_with_their_gradients() -> None:
+    before = live_bytes()
+    weight = torch.nn.Parameter(torch.zeros(1000, 10))
+    view = weight.detach()[:500]
+    assert live_bytes() - before == 40_000
+    (weight.sum() * 2).backward()
+    assert live_bytes() - before == 80_000
+    del weight, view
+    assert live_bytes() == before
+
+
+def test_what_a_training_holds_is_weights_gradients_moments_and_copies(checkpoint: Path) -> None:
+    """In float32, with n numbers trained of m: m weights, n gradients, 2 n moments, and what a method keeps."""
+    task = tiny_task()
+    held = {
+        name: run(Run("toy", checkpoint, (name,), {}, RECIPE), task)[0]
+        for name in ("plain", "lora", "wise-ft", "smart")
+    }
+    trained = {name: 4 * row["parameters"]["trained"] for name, row in held.items()}
+    rest = {name: row["held_bytes"] - 4 * trained[name] for name, row in held.items()}
+    assert 0 <= rest["plain"] < 120_000  # the fast modules' tables
+    # of lora's Llama nothing but the weights is held
+    frozen = trained["plain"] - 4 * (2 * 32 + 2)
+    assert rest["lora"] == pytest.approx(rest["plain"] + frozen, abs=2_000)
+    for name in ("wise-ft", "smart"):  # a copy of what is trained
+        assert rest[name] == pytest.approx(rest["plain"] + trained[name], abs=6_000)  # smart: random states
+
+
 def test_a_run_needs_methods_of_one_kind() -> None:
     with pytest.raises(UsageError, match="cannot be combined"):
         runner.run(Run("toy", None, ("plain", "pmi"), {}, RECIPE), tiny_task())
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert checksum(None) is None
+    with pytest.raises(CheckpointError, match=r"none\.pt: no such file"):
+        checksum(tmp_path / "none.pt")
+
+
+def test_a_baseline_says_how_many_weights_it_has() -> None:
+    row, _ = run(Run("toy", None, ("tfidf-svm",), {}, RECIPE), tiny_task(32))
+    assert row["parameters"]["trained"] > 10
+    assert row["saved_bytes"] == 8 * row["parameters"]["trained"]

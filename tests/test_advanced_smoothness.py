@@ -170,6 +170,7 @@ def test_smarts_average_follows_the_weights(tmp_path: Path) -> None:
 def test_a_step_is_penalised_from_the_second_one_on(tmp_path: Path) -> None:
     method = Smart(weight=0.0, momentum=1.0)
     training = tiny_training(tmp_path, method, dropout=0.5)
+    method.begin(training)
     assert penalty(training, method) == 0
     start = {name: p.detach().clone() for name, p in training.classifier.trained.items()}
     with torch.no_grad():

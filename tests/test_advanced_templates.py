@@ -52,7 +52,7 @@ def test_an_unknown_template_is_a_usage_error_that_lists_those_that_exist() -> N
 
 
 def test_unknown_words_are_a_usage_error_that_lists_those_that_exist() -> None:
-    with pytest.raises(UsageError, match="there are no words called rude: choose among names, simple"):
+    with pytest.raises(UsageError, match="there are no words called rude: choose among names, short, simple"):
         make_prompt("question", "rude", FIVE)
 
 

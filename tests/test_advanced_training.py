@@ -6,6 +6,7 @@ python -m pytest tests/test_advanced_training.py
 import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def test_an_option_that_a_method_lacks_is_refused() -> None:
 
 
 def test_methods_are_put_in_their_order_each_once() -> None:
-    assert in_order(["wise-ft", "lora", "wise-ft", "hybrid", "continued"]) == ["continued", "lora", "wise-ft", "hybrid"]
+    assert in_order(["cosine", "lora", "cosine", "hybrid", "continued"]) == ["continued", "lora", "cosine", "hybrid"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_methods_are_put_in_their_order_each_once() -> None:
     [
         (["lora", "qlora"], "there is no method qlora: choose among zero-shot, "),
         (["lora", "pmi"], "lora, pmi: finetuning and zero-shot cannot be combined"),
-        (["hybrid"], "hybrid: nothing to come after cannot be combined"),
+        (["hybrid"], "hybrid: this comes after another method"),
         (["tfidf-logreg", "tfidf-svm"], "a baseline stands alone. Name one of them"),
     ],
 )
@@ -297,3 +298,27 @@ def test_a_limit_takes_sentences_at_even_distances_in_their_order() -> None:
     rows = [Example(i % 2, str(i)) for i in range(10)]
     assert [example.sentence for example in evenly(rows, 4)] == ["0", "2", "5", "7"]
     assert evenly(rows, None) == evenly(rows, 10) == evenly(rows, 11) == rows
+
+
+def test_methods_that_contradict_each_other_are_refused_in_either_order() -> None:
+    for name, entry in METHODS.items():
+        for other in entry.excludes:
+            assert other in METHODS
+            for pair in ([name, other], [other, name]):
+                with pytest.raises(UsageError, match=f"{name} and {other} contradict each other"):
+                    in_order(pair)
+
+
+def test_what_chooses_does_not_look_at_dev_or_test(tmp_path: Path) -> None:
+    """Other labels there change nothing that is chosen, and no answer."""
+    found = []
+    for flip in (False, True):
+        methods = [make(name, {}) for name in ("averaging", "early-stopping")] + [make("wise-ft", {})]
+        training = tiny_training(tmp_path, *methods, epochs=3, lr=1e-2)
+        for part in ("dev", "test"):
+            rows = [Example(1 - row.label if flip else row.label, row.sentence) for row in training.task.parts[part]]
+            training.task = replace(training.task, parts={**training.task.parts, part: rows})
+        training.run()
+        found.append(([method.chosen for method in methods if hasattr(method, "chosen")], training.scores("dev")))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])

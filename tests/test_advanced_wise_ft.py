@@ -13,7 +13,7 @@ from advanced.method import Method
 from advanced.regularise import Mixout
 from advanced.schedules import EarlyStopping
 from advanced.training import Training
-from advanced.wise_ft import Averaging, WiseFt, copy_of_trained, mixture
+from advanced.wise_ft import Averaging, WiseFt, mixture
 from errors import UsageError
 from tests.tiny_advanced import tiny_training
 
@@ -30,7 +30,7 @@ def plan_accuracies(monkeypatch: pytest.MonkeyPatch, training: Training, *values
     seen: list[Weights] = []
 
     def accuracy(part: str) -> float:
-        seen.append(copy_of_trained(training))
+        seen.append(training.trained_state())
         return next(planned)
 
     monkeypatch.setattr(training, "accuracy", accuracy)
@@ -48,7 +48,7 @@ def test_a_mixture_lies_between_its_ends_and_the_ends_are_exact(start: float, en
 
 def test_wise_ft_goes_from_the_trained_weights_to_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = tiny_training(tmp_path, WiseFt(2))
-    start = copy_of_trained(training)
+    start = training.trained_state()
     seen = plan_accuracies(monkeypatch, training, 0.5, *(0.1, 0.2, 0.3))  # the one check, then the mixtures
     training.run()
     trained, whole, half, none = seen
@@ -75,7 +75,7 @@ def test_wise_ft_keeps_the_best_mixture(
     seen = plan_accuracies(monkeypatch, training, 0.5, *accuracies)
     training.run()
     assert method.chosen == {"alpha": alpha}
-    assert same(copy_of_trained(training), seen[1 + round(4 * (1 - alpha))])
+    assert same(training.trained_state(), seen[1 + round(4 * (1 - alpha))])
 
 
 def test_wise_ft_is_never_worse_on_the_selection_part(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_wise_ft_starts_from_the_weights_and_not_from_those_that_mixout_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = tiny_training(tmp_path, Mixout(0.5), WiseFt(1))
-    start = copy_of_trained(training)
+    start = training.trained_state()
     seen = plan_accuracies(monkeypatch, training, 0.5, *(0.1, 0.2))
     training.run()
     assert same(seen[-1], start)
@@ -110,14 +110,29 @@ class TorchAverage(Method):
 
 # Two epochs of four steps.
 @pytest.mark.parametrize(("share", "first"), [(0.5, 4), (1.0, 0), (0.01, 7), (0.8, 2)])
-def test_averaging_is_what_pytorch_averages(share: float, first: int, tmp_path: Path) -> None:
-    theirs = TorchAverage(first)
-    training = tiny_training(tmp_path, theirs, Averaging(share), epochs=2)
+def test_averaging_is_what_pytorch_averages(
+    share: float, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = TorchAverage(first), Averaging(share)
+    training = tiny_training(tmp_path, theirs, ours, epochs=2)
+    plan_accuracies(monkeypatch, training, 0.4, 0.5, 0.5)  # two checks, and the mean
     training.run()
+    assert ours.chosen == {"selection_of_the_mean": 0.5, "kept": "mean"}
     assert theirs.model is not None
     assert theirs.model.n_averaged == 8 - first
     for name, parameter in theirs.model.module.named_parameters():
         torch.testing.assert_close(training.classifier.trained[name], parameter, atol=1e-6, rtol=1e-5)
+
+
+def test_a_mean_that_does_worse_than_the_best_check_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Averaging()
+    training = tiny_training(tmp_path, method, epochs=2)
+    seen = plan_accuracies(monkeypatch, training, 0.6, 0.5, 0.59)
+    training.run()
+    assert method.chosen == {"selection_of_the_mean": 0.59, "kept": "best check"}
+    assert same(training.trained_state(), seen[0])
 
 
 def test_a_training_that_stops_before_the_last_part_keeps_its_best_weights(
@@ -126,7 +141,7 @@ def test_a_training_that_stops_before_the_last_part_keeps_its_best_weights(
     training = tiny_training(tmp_path, EarlyStopping(1), Averaging(0.1), epochs=20)
     seen = plan_accuracies(monkeypatch, training, 0.5, 0.4)
     training.run()
-    assert same(copy_of_trained(training), seen[0])
+    assert same(training.trained_state(), seen[0])
 
 
 def test_options_outside_their_range_are_refused() -> None:

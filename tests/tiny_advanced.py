@@ -17,14 +17,20 @@ LABEL_NAMES = ["bad", "good"]
 
 
 def tiny_task(count: int = 16) -> Task:
-    """Return a task whose label is given away by a word: parts of `count` sentences (fit) and a half of that."""
+    """Return a task whose label is given away by a word: parts of `count` sentences (fit) and of a half of that.
+
+    No sentence stands in two parts.
+    """
     words = {0: ("awful", "bad", "slow"), 1: ("good", "better", "excellent")}
     rows = [
         Example(i % 2, f"The {('film', 'plot', 'ending', 'movie')[i % 4]} is {words[i % 2][i % 3]}, number {i}.")
-        for i in range(count)
+        for i in range(count + 3 * (count // 2))
     ]
-    half = count // 2
-    return Task("toy", LABEL_NAMES, {"fit": rows, "selection": rows[:half], "dev": rows[half:], "test": rows[:half]})
+    starts = {"fit": (0, count)} | {
+        part: (count + n * (count // 2), count + (n + 1) * (count // 2))
+        for n, part in enumerate(("selection", "dev", "test"))
+    }
+    return Task("toy", LABEL_NAMES, {part: rows[first:last] for part, (first, last) in starts.items()})  # type: ignore[misc]
 
 
 def tiny_classifier(folder: Path, tokenizer: Tokenizer, dropout: float = 0.0, **changes: Any) -> Classifier:
