@@ -53,7 +53,8 @@ def predict(
     predicted = [0] * len(rows)
     batches = make_batches([len(row) for row in rows], batch_size, bucketed=bucketed, shuffle_seed=None)
     for batch in progress(batches, "predicting"):
-        log_probs = label_log_probs(classifier, collate([rows[i] for i in batch], pad_id), precision)  # (bs, num_labels)
+        input_ids = collate([rows[i] for i in batch], pad_id)
+        log_probs = label_log_probs(classifier, input_ids, precision)  # (bs, num_labels)
         for i, label in zip(batch, log_probs.argmax(dim=-1).tolist(), strict=True):
             predicted[i] = label
     return predicted
