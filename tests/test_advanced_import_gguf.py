@@ -241,6 +241,11 @@ def smollm_tokenizer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> To
     return Tokenizer(tokenizer_model=folder / "out")
 
 
+def test_digits_are_cut_apart_before_anything_is_merged(smollm_tokenizer: Tokenizer) -> None:
+    cut = smollm_tokenizer._backend.model.pre_tokenizer.pre_tokenize_str("in 2024.")
+    assert [text for text, _ in cut] == ["in", "Ġ", "2", "0", "2", "4", "."]
+
+
 @given(st.text())
 def test_each_digit_stands_alone(smollm_tokenizer: Tokenizer, text: str) -> None:
     parts, rest = list[str](), ""

@@ -150,7 +150,7 @@ def wait_until(is_so: Callable[[], object], seconds: float = 60.0) -> None:
 def small_cluster(start: Start, file: Path) -> "list[subprocess.Popen[bytes]]":
     """Start a scheduler and two workers, and wait until they are there."""
     processes = [start("scheduler", "--port", "0")]
-    wait_until(file.exists)
+    wait_until(lambda: file.exists() and file.read_bytes().endswith(b"}"))  # it is there before it is written
     processes += [start("worker", "--nthreads", "1", "--no-nanny") for _ in range(2)]
     with connect(str(file)) as client:
         wait_until(lambda: len(client.ncores()) == 2)
