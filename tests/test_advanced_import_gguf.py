@@ -242,7 +242,8 @@ def smollm_tokenizer(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> To
 
 
 def test_digits_are_cut_apart_before_anything_is_merged(smollm_tokenizer: Tokenizer) -> None:
-    cut = smollm_tokenizer._backend.model.pre_tokenizer.pre_tokenize_str("in 2024.")
+    backend: Any = smollm_tokenizer._backend
+    cut = backend.model.pre_tokenizer.pre_tokenize_str("in 2024.")
     assert [text for text, _ in cut] == ["in", "Ġ", "2", "0", "2", "4", "."]
 
 
