@@ -14,18 +14,14 @@ from advanced.rows import read_rows
 from advanced.saving import load_small
 from advanced.task import load_task
 from advanced.training import Recipe
-from tests.tiny import random_llama, save_llama, tokenizer_of
-from tests.tiny_advanced import tiny_training
+from tests.tiny_advanced import tiny_checkpoint, tiny_training
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = tokenizer_of("bpe", folder)
-    tokenizer.path.rename(folder / "tokenizer.model")
-    return save_llama(folder / "toy.pt", random_llama(vocab_size=tokenizer.n_words, max_seq_len=128))
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def run(checkpoint: Path, out: Path, *more: str) -> int:

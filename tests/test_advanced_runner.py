@@ -15,18 +15,14 @@ from advanced.training import Recipe
 from errors import CheckpointError, DataError, UsageError
 from llama import load_pretrained
 from sentiment_data import accuracy
-from tests.tiny import random_llama, save_llama, tokenizer_of
-from tests.tiny_advanced import tiny_task
+from tests.tiny_advanced import tiny_checkpoint, tiny_task
 
 RECIPE = Recipe(epochs=2, batch_size=4, lr=3e-3, seed=1)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = tokenizer_of("bpe", folder)
-    tokenizer.path.rename(folder / "tokenizer.model")
-    return save_llama(folder / "toy.pt", random_llama(vocab_size=tokenizer.n_words, max_seq_len=128))
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def test_a_run_gives_a_row_and_scores_that_agree(checkpoint: Path) -> None:

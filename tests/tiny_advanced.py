@@ -33,6 +33,13 @@ def tiny_task(count: int = 16) -> Task:
     return Task("toy", LABEL_NAMES, {part: rows[first:last] for part, (first, last) in starts.items()})  # type: ignore[misc]
 
 
+def tiny_checkpoint(folder: Path) -> Path:
+    """Save a tiny Llama in `folder`, with its tokenizer beside it, and return its path."""
+    tokenizer = tokenizer_of("bpe", folder)
+    tokenizer.path.rename(folder / "tokenizer.model")
+    return save_llama(folder / "toy.pt", random_llama(vocab_size=tokenizer.n_words, max_seq_len=128))
+
+
 def tiny_classifier(folder: Path, tokenizer: Tokenizer, dropout: float = 0.0, **changes: Any) -> Classifier:
     """Return a classifier whose tiny Llama lies in `folder`, with a seeded head."""
     path = save_llama(folder / "tiny.pt", random_llama(**({"vocab_size": tokenizer.n_words} | changes)))
