@@ -16,6 +16,29 @@
 The text of each says which file (and line), what is wrong, and what to do about it.
 """
 
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130  # the shell's status of a program that ctrl-C ended
+
+
+def exit_status(run: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """Run a command and return its status: its own, or 2 after an error that says what to do, or 130 after ctrl-C.
+
+    What went wrong is told in a line on the screen; after ctrl-C, it is `interrupted`.
+    """
+    try:
+        return run()
+    except MinLlamaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return INTERRUPTED
+
 
 class MinLlamaError(Exception):
     """Base of the errors whose message is meant for the person at the keyboard."""

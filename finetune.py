@@ -38,7 +38,6 @@ class EpochResult:
         )
 
 
-@torch.inference_mode()
 def predict(
     classifier: nn.Module,
     rows: Sequence[list[int]],
@@ -49,15 +48,37 @@ def predict(
     precision: torch.dtype = torch.float32,
 ) -> list[int]:
     """Return the most likely label of each row, in the order of `rows`; `bucketed` batches rows of similar length."""
+    if not rows:
+        return []
+    log_probs = score(classifier, rows, batch_size, pad_id, bucketed=bucketed, precision=precision)
+    labels: list[int] = log_probs.argmax(dim=1).tolist()
+    return labels
+
+
+@torch.inference_mode()
+def score(
+    classifier: nn.Module,
+    rows: Sequence[list[int]],
+    batch_size: int,
+    pad_id: int,
+    *,
+    bucketed: bool,
+    precision: torch.dtype = torch.float32,
+    description: str = "predicting",
+) -> torch.Tensor:
+    """Return the log-probabilities of each row's labels, in the order of `rows`, on the CPU: (rows, num_labels).
+
+    `description` stands beside the progress bar. Raises ValueError if there are no rows.
+    """
+    if not rows:
+        raise ValueError("there are no rows to score")
     classifier.eval()
-    predicted = [0] * len(rows)
     batches = make_batches([len(row) for row in rows], batch_size, bucketed=bucketed, shuffle_seed=None)
-    for batch in progress(batches, "predicting"):
-        input_ids = collate([rows[i] for i in batch], pad_id)
-        log_probs = label_log_probs(classifier, input_ids, precision)  # (bs, num_labels)
-        for i, label in zip(batch, log_probs.argmax(dim=-1).tolist(), strict=True):
-            predicted[i] = label
-    return predicted
+    inputs = (collate([rows[i] for i in batch], pad_id) for batch in progress(batches, description))
+    found = torch.cat([label_log_probs(classifier, input_ids, precision).cpu() for input_ids in inputs])
+    in_order = torch.empty_like(found)
+    in_order[[i for batch in batches for i in batch]] = found
+    return in_order
 
 
 def label_log_probs(classifier: nn.Module, input_ids: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
@@ -76,6 +97,14 @@ def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def batches_of_epoch(
+    train: EncodedExamples, batch_size: int, seed: int, epoch: int, *, bucketed: bool = True
+) -> list[list[int]]:
+    """Return which examples each batch of an epoch has, in the order in which they are trained on."""
+    # A seed for each epoch that no other seed's epochs share, as long as epochs stay below a million.
+    return make_batches(train.lengths, batch_size, bucketed=bucketed, shuffle_seed=seed * 1_000_000 + epoch)
 
 
 class Finetuner:
@@ -180,10 +209,7 @@ class Finetuner:
         """Train once over the data; return the mean loss and the accuracy, both counted on the way."""
         self.classifier.train()
         device = next(self.classifier.parameters()).device
-        # A seed for each epoch that no other seed's epochs share, as long as epochs stay below a million.
-        order = make_batches(
-            train.lengths, self.batch_size, bucketed=self.bucketed, shuffle_seed=self.seed * 1_000_000 + epoch
-        )
+        order = batches_of_epoch(train, self.batch_size, self.seed, epoch, bucketed=self.bucketed)
         total_loss, correct = 0.0, 0
         for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order))):
             labels = _to_device(torch.tensor([train.labels[i] for i in batch]), device)  # (bs,)

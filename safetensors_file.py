@@ -43,11 +43,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     file alone. Raises CheckpointError, which names the file and the rule that it breaks.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        header, start = _read_header(path, size)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check the path.") from error
+    header, start, size = _open(path)
     entries = _check_entries(path, header, size - start)
     if start == size:
         return {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape, _, _) in entries.items()}
@@ -58,14 +54,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the strings that a file holds about itself. Raises CheckpointError if it is no safetensors file."""
     path = Path(path)
-    try:
-        header, _ = _read_header(path, path.stat().st_size)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check the path.") from error
-    metadata = header.get("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _broken(path, "its __metadata__ holds something else than strings")
-    return metadata
+    header, _, _ = _open(path)
+    return _take_metadata(path, header)
 
 
 def write_safetensors(
@@ -98,6 +88,16 @@ def write_safetensors(
         raise CheckpointError(f"{path} cannot be written ({error.strerror}): check the disk.") from error
 
 
+def _open(path: Path) -> tuple[dict[str, Any], int, int]:
+    """Return a file's header, where the numbers begin, and the size of the file. Raises CheckpointError."""
+    try:
+        size = path.stat().st_size
+        header, start = _read_header(path, size)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check the path.") from error
+    return header, start, size
+
+
 def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
     """Return the header of a file of `size` bytes, and the place of the first byte after it."""
     with path.open("rb") as file:
@@ -119,11 +119,17 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _check_entries(path: Path, header: dict[str, Any], data_size: int) -> Entries:
-    """Return what the header says of each tensor, once every rule of the format has been checked."""
+def _take_metadata(path: Path, header: dict[str, Any]) -> dict[str, str]:
+    """Remove from a header what it says about the file, which is no tensor, and return it."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(path, "its __metadata__ holds something else than strings")
+    return metadata
+
+
+def _check_entries(path: Path, header: dict[str, Any], data_size: int) -> Entries:
+    """Return what the header says of each tensor, once every rule of the format has been checked."""
+    _take_metadata(path, header)
     entries = {name: _check_entry(path, name, entry) for name, entry in header.items()}
     at = 0
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):

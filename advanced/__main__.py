@@ -8,32 +8,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from advanced.catalogue import METHODS, in_order
+from advanced.catalogue import METHODS, TASKS, in_order
+from advanced.rows import ROWS
 from arguments import at_least_one, positive, probability, seed
-from errors import MinLlamaError
+from errors import exit_status
 
 HERE = Path(__file__).parent
-INTERRUPTED = 130  # the shell's status of a program that ctrl-C ended
-TASKS = ("sst", "cfimdb", "demo")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one of the verbs; return the exit status."""
     args = build_parser().parse_args(argv)
     verb: Callable[[argparse.Namespace], int] = args.call
-    try:
-        return verb(args)
-    except MinLlamaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\nStopped. The runs that were finished have their rows; `matrix` goes on with the others.", file=sys.stderr
-        )
-        return INTERRUPTED
+    stopped = "Stopped. The runs that were finished have their rows; `matrix` goes on with the others."
+    return exit_status(lambda: verb(args), stopped)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write the table of the results into advanced/README.md, from the rows.",
         epilog="example: python -m advanced table",
     )
-    table.add_argument("--rows", type=Path, default=HERE / "results.jsonl", metavar="FILE", help="default: %(default)s")
+    table.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="default: %(default)s")
     table.add_argument("--readme", type=Path, default=HERE / "README.md", metavar="FILE", help="default: %(default)s")
     table.set_defaults(call=_table)
     _add_decode(verbs)

@@ -37,6 +37,7 @@ class Entry:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
+TASKS = ("sst", "cfimdb", "demo")
 TEMPLATE = Option("question", "the question that follows a sentence: question, or a name of templates.TEMPLATES")
 WORDS = Option("names", "how labels are called: names, or a name of templates.VERBALISERS")
 

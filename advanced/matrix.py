@@ -16,16 +16,15 @@ from typing import Any
 
 import torch
 
-from advanced.catalogue import METHODS, in_order, make
+from advanced.catalogue import METHODS, TASKS, in_order, make
 from advanced.rows import Row, add_row, identity
 from advanced.runner import CPU, Run, checksum, run
-from advanced.task import SCORED, TASKS, Part, load_task
+from advanced.task import SCORED, Part, load_task
 from advanced.training import PRECISIONS, Recipe
 from errors import CheckpointError, DataError, MinLlamaError
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAN = Path(__file__).with_name("matrix.toml")
-ROWS = Path(__file__).with_name("results.jsonl")
 NUMBERS = {field.name for field in fields(Recipe)} - {"seed"}
 OF_A_BLOCK = ("runs", "seeds", "checkpoints")  # what a block says, and none of its runs
 ADDING = Lock()  # rows are added one at a time

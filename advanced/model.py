@@ -22,11 +22,10 @@ class LastToken(nn.Module):
 class Classifier(LlamaEmbeddingClassifier):
     """A `LlamaEmbeddingClassifier` that reads the hidden states by `self.pool`, which a method may replace."""
 
-    def __init__(self, checkpoint: Path, num_labels: int, pad_id: int, dropout: float) -> None:
+    def __init__(self, checkpoint: Path, num_labels: int, dropout: float) -> None:
         """Load the Llama. Raises CheckpointError."""
         config = ClassifierConfig(num_labels, str(checkpoint), option="finetune", hidden_dropout_prob=dropout)
         super().__init__(config)
-        self.llama.config.pad_id = pad_id
         self.pool: nn.Module = LastToken()
         self.about = ""  # which methods have adapted it, with their options
         self.is_rewritten = False  # whether weights that are not trained are others than the checkpoint's

@@ -67,7 +67,7 @@ class Group:
 
     @property
     def training(self) -> tuple[object, ...]:
-        """What a training shares with the plain one that it is compared with."""
+        """What a training shares with the plain one that it is compared with; the weights come first."""
         recipe = self.first["recipe"]
         return self.first.get("checkpoint_sha256"), recipe["epochs"], recipe["batch_size"]
 
@@ -187,8 +187,8 @@ def _beside(group: Group, plain: Sequence[Group]) -> Group | None:
     """
     if group.kind == "baseline" or group.methods == PLAIN:
         return None
-    alike = [other for other in plain if group.kind == "zero-shot" or other.training == group.training]
-    return next((other for other in alike if other.training[0] == group.training[0]), None)
+    shared = 1 if group.kind == "zero-shot" else None  # the weights alone, or all
+    return next((other for other in plain if other.training[:shared] == group.training[:shared]), None)
 
 
 def _cells(group: Group, beside: Group | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from errors import DataError
 
 Row = dict[str, Any]
+ROWS, TUNING = (Path(__file__).with_name(name) for name in ("results.jsonl", "tuning.jsonl"))  # of the project's plans
 # What two runs must share to be the same run.
 IDENTITY = ("task", "checkpoint", "methods", "options", "recipe", "dropout", "limit", "seed")
 

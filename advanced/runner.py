@@ -17,7 +17,7 @@ from advanced.training import Recipe, Training, describe
 from checkpoint import WEIGHTS_FILE, read_checkpoint, tensor_shapes
 from errors import CheckpointError, UsageError
 from sentiment_data import accuracy, write_predictions
-from tokenizer import Tokenizer, find_tokenizer
+from tokenizer import find_tokenizer
 from utils import seed_everything, sha256_of
 
 Scores = Mapping[Part, torch.Tensor]  # (sentences, num_labels) of each part: the larger, the likelier
@@ -43,9 +43,10 @@ class Run:
         seed = recipe.pop("seed")
         methods = in_order(list(self.methods))
         options = {name: dict(self.options[name]) for name in methods if self.options.get(name)}
-        base = {"task": self.task, "checkpoint": checkpoint_name(self.checkpoint), "methods": methods}
         return {
-            **base,
+            "task": self.task,
+            "checkpoint": checkpoint_name(self.checkpoint),
+            "methods": methods,
             "options": options,
             "recipe": recipe,
             "dropout": self.dropout,
@@ -148,7 +149,8 @@ def _zero_shot(run: Run, task: Task, methods: Sequence[Any], device: torch.devic
     from advanced import zero_shot
 
     checkpoint = _required(run)
-    tokenizer = _tokenizer(checkpoint)
+    config, _ = read_checkpoint(checkpoint)
+    tokenizer = find_tokenizer(checkpoint, config.vocab_size)
     return Answer(zero_shot.scores(checkpoint, tokenizer, task, methods, run.recipe, device, parts))
 
 
@@ -163,8 +165,8 @@ def _finetuning(
     """Train a classifier."""
     checkpoint = _required(run)
     already_there = live_bytes()
-    tokenizer = _tokenizer(checkpoint)
-    classifier = Classifier(checkpoint, len(task.label_names), tokenizer.pad_id, run.dropout).to(device)
+    classifier = Classifier(checkpoint, len(task.label_names), run.dropout).to(device)
+    tokenizer = find_tokenizer(checkpoint, classifier.llama.vocab_size)
     training = Training(classifier, tokenizer, task, methods, run.recipe)
     training.run()
     if weights_out is not None:
@@ -187,12 +189,6 @@ def _required(run: Run) -> Path:
     if run.checkpoint is None:
         raise UsageError(f"{', '.join(run.methods)}: this needs a checkpoint: name one")
     return run.checkpoint
-
-
-def _tokenizer(checkpoint: Path) -> Tokenizer:
-    """Return the tokenizer beside a checkpoint."""
-    config, _ = read_checkpoint(checkpoint)
-    return find_tokenizer(checkpoint, config.vocab_size)
 
 
 def _accuracy(scores: torch.Tensor, task: Task, part: Part) -> float | None:

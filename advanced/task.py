@@ -14,7 +14,6 @@ from sentiment_data import Example, has_gold_labels, read_examples, read_label_n
 
 Part = Literal["fit", "selection", "dev", "test"]
 SCORED: tuple[Part, ...] = ("selection", "dev", "test")
-TASKS = ("sst", "cfimdb", "demo")
 TENTH = 10
 DATA = Path(__file__).resolve().parent.parent / "data"
 

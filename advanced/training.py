@@ -15,10 +15,10 @@ from advanced.method import Groups, Method
 from advanced.model import Classifier
 from advanced.task import Part, Task
 from errors import TrainingError
-from finetune import label_log_probs
+from finetune import batches_of_epoch, label_log_probs, score
 from inference.fast_adamw import FastAdamW
 from inference.finetuning import speed_up_classifier
-from sentiment_data import EncodedExamples, accuracy, collate, encode, make_batches
+from sentiment_data import EncodedExamples, accuracy, collate, encode
 from tokenizer import Tokenizer
 from utils import progress
 
@@ -61,6 +61,7 @@ class Training:
     ) -> None:
         """Let the methods adapt the classifier, which is on its device, and make the optimizer."""
         self.classifier, self.tokenizer, self.task = classifier, tokenizer, task
+        classifier.llama.config.pad_id = tokenizer.pad_id
         self.methods, self.recipe = methods, recipe
         self.history: list[Check] = []
         self.step, self.steps = 0, 0  # the one that is being taken, counted from 0, and how many are planned
@@ -105,16 +106,12 @@ class Training:
         """Return the classifier's answer in float32. Shapes: input_ids (bs, seqlen) -> (bs, num_labels)."""
         return label_log_probs(self.classifier, input_ids, self.recipe.precision)
 
-    @torch.inference_mode()
     def scores(self, part: Part) -> torch.Tensor:
         """Return the log-probabilities of a part's labels, in its order, on the CPU: (sentences, num_labels)."""
-        self.classifier.eval()
-        examples = self.encoded(part)
-        scores = torch.empty(len(examples.ids), self.classifier.num_labels)
-        for batch in progress(make_batches(examples.lengths, EVALUATION_BATCH, bucketed=True), part):
-            input_ids = collate([examples.ids[i] for i in batch], self.tokenizer.pad_id)
-            scores[batch] = self.log_probs(input_ids).cpu()
-        return scores
+        rows, pad_id, precision = self.encoded(part).ids, self.tokenizer.pad_id, self.recipe.precision
+        return score(
+            self.classifier, rows, EVALUATION_BATCH, pad_id, bucketed=True, precision=precision, description=part
+        )
 
     def accuracy(self, part: Part) -> float:
         """Return the share of a part's labels that the classifier, as it is now, gives."""
@@ -144,10 +141,7 @@ class Training:
         ends = {math.ceil(per_epoch * (i + 1) / recipe.checks) for i in range(recipe.checks)}
         self.step, self.steps = 0, per_epoch * recipe.epochs
         for epoch in range(recipe.epochs):
-            # The seed of an epoch's order is the one that `Finetuner` takes.
-            order = make_batches(
-                fit.lengths, recipe.batch_size, bucketed=True, shuffle_seed=recipe.seed * 1_000_000 + epoch
-            )
+            order = batches_of_epoch(fit, recipe.batch_size, recipe.seed, epoch)
             loss, seen = 0.0, 0
             for number, batch in enumerate(progress(order, f"epoch {epoch}", total=len(order)), start=1):
                 loss += self._step(fit, batch) * len(batch)

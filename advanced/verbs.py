@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from advanced.catalogue import METHODS, Options, Value, make
-from advanced.matrix import ROWS, missing, read_plan, run_all, title
-from advanced.rows import Row, add_row, read_rows
+from advanced.matrix import missing, read_plan, run_all, title
+from advanced.rows import ROWS, TUNING, Row, add_row, read_rows
 from advanced.runner import Run, Scores, run, write_outputs
 from advanced.task import SCORED, Part, load_task
 from advanced.training import PRECISIONS, Recipe
@@ -14,7 +14,6 @@ from run_llama import choose_weights
 from utils import pick_device
 
 ROWS_FILE = "advanced-results.jsonl"
-TUNING = ROWS.with_name("tuning.jsonl")
 
 
 def run_seeds(args: argparse.Namespace, names: list[str]) -> None:

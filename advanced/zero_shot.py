@@ -26,12 +26,11 @@ from advanced.templates import ENSEMBLE, NAMES, QUESTION, Pair, Prompt, make_pro
 from advanced.training import Recipe
 from config import ClassifierConfig
 from errors import UsageError
-from finetune import label_log_probs
+from finetune import score
 from inference.packed import PackedLlama
 from inference.prompting import FastZeroShotClassifier
-from sentiment_data import Example, SentenceEncoder, collate, make_batches
+from sentiment_data import Example, SentenceEncoder
 from tokenizer import Tokenizer
-from utils import progress
 
 BATCH = 32  # sentences
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -229,12 +228,8 @@ class PromptReader(FastZeroShotClassifier):
         tokens = torch.tensor([len(ids) for ids in self.label_name_ids])
         room = self.llama.config.max_seq_len - int(tokens.max()) + 1  # a label's last token is not read
         rows = prompt.rows(sentences, self.tokenizer, room, recipe.max_sentence_len)
-        scores = torch.empty(len(rows), len(tokens))
-        batches = make_batches([len(row) for row in rows], BATCH, bucketed=True)
-        for batch in progress(batches, prompt.suffix):
-            input_ids = collate([rows[i] for i in batch], self.tokenizer.pad_id)
-            scores[batch] = label_log_probs(self, input_ids, recipe.precision).cpu()
-        return scores, tokens
+        pad_id, precision = self.tokenizer.pad_id, recipe.precision
+        return score(self, rows, BATCH, pad_id, bucketed=True, precision=precision, description=prompt.suffix), tokens
 
 
 def scores(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from autograder.class_verbs import add_class_verbs
 from autograder.options import BACKENDS, ROOT, Verbs, edition_option, grading_options, sandbox_option, verb
-from errors import MinLlamaError, UsageError
+from errors import UsageError, exit_status
 
 if TYPE_CHECKING:
     from autograder.result import CheckResult
@@ -32,17 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII alone still gets the rest
     run: Callable[[argparse.Namespace], int] = args.run
-    try:
-        return run(args)
-    except MinLlamaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    return exit_status(lambda: run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:

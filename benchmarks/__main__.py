@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arguments import at_least_one
-from errors import MinLlamaError
+from errors import exit_status
 
 GENERAL = ("verb", "out", "threads")  # the options that are not the verb's own
 
@@ -92,27 +92,22 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one of the benchmarks."""
     args = build_parser().parse_args(argv)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is not measured first
-        import torch
+    return exit_status(lambda: _measure(args), "interrupted: nothing was written")
 
-        from benchmarks import machine, report
 
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        options = {name: value for name, value in vars(args).items() if name not in GENERAL}
-        stolen = machine.StolenTime()
-        result: dict[str, Any] = importlib.import_module(f"benchmarks.{args.verb}").measure(**options)
-        report.write(args.out, args.verb, result | {"stolen": stolen.share()}, options.get("device", "cpu"))
-    except MinLlamaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        return 130
+def _measure(args: argparse.Namespace) -> int:
+    """Measure, and write the result and the tables."""
+    args.out.mkdir(parents=True, exist_ok=True)  # what cannot be written is not measured first
+    import torch
+
+    from benchmarks import machine, report
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    options = {name: value for name, value in vars(args).items() if name not in GENERAL}
+    stolen = machine.StolenTime()
+    result: dict[str, Any] = importlib.import_module(f"benchmarks.{args.verb}").measure(**options)
+    report.write(args.out, args.verb, result | {"stolen": stolen.share()}, options.get("device", "cpu"))
     return 0
 
 

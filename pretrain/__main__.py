@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arguments import at_least_one, seed
-from errors import MinLlamaError, UsageError
+from errors import UsageError, exit_status
 from pretrain import addition, plot, sample
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII alone still gets the rest
+    return exit_status(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the verb; return its status, 141 if its output is read no more."""
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         status = run(args)
@@ -42,15 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it ends
         return 141
-    except MinLlamaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}: check the path, its permissions, and the space on the disk", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
 
 
 def build_parser() -> argparse.ArgumentParser:

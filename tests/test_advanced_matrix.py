@@ -27,7 +27,7 @@ from advanced.report import (
     tables,
     update,
 )
-from advanced.rows import Row, add_row, identity, read_rows
+from advanced.rows import ROWS, TUNING, Row, add_row, identity, read_rows
 from advanced.runner import Run, checksum
 from advanced.task import SCORED, Part
 from advanced.training import Recipe
@@ -169,7 +169,7 @@ def test_every_training_on_a_small_checkpoint_has_a_plain_one_as_long_beside_it(
 def tuned() -> dict[tuple[str, tuple[str, ...]], dict[float, float]]:
     """Return the accuracies by learning rate of each checkpoint and combination of methods that was tuned."""
     found: dict[tuple[str, tuple[str, ...]], dict[float, float]] = {}
-    for row in read_rows(matrix.ROWS.with_name("tuning.jsonl")):
+    for row in read_rows(TUNING):
         of_rate = found.setdefault((row["checkpoint"], tuple(row["methods"])), {})
         of_rate[row["recipe"]["lr"]] = row["accuracy"]["selection"]
     return found
@@ -478,7 +478,7 @@ def test_the_tables_take_the_places_of_those_in_the_readme(tmp_path: Path) -> No
     readme, rows = tmp_path / "README.md", tmp_path / "rows.jsonl"
     for row in some_rows(tmp_path):
         add_row(rows, row)
-    shutil.copy(matrix.ROWS.with_name("decoding.json"), tmp_path)
+    shutil.copy(ROWS.with_name("decoding.json"), tmp_path)
     contents = {
         METHODS_MARKS: methods_table(),
         RESULTS_MARKS: tables(read_rows(rows)),
@@ -508,8 +508,8 @@ def test_a_readme_without_the_marks_is_left_alone(tmp_path: Path) -> None:
 def test_the_readme_shows_the_rows_that_are_committed() -> None:
     text = Path(report.__file__).with_name("README.md").read_text(encoding="utf-8")
     assert between(METHODS_MARKS, methods_table()) in text
-    assert between(RESULTS_MARKS, tables(read_rows(matrix.ROWS))) in text
-    assert between(DECODING_MARKS, decoding_table(matrix.ROWS.with_name("decoding.json"))) in text
+    assert between(RESULTS_MARKS, tables(read_rows(ROWS))) in text
+    assert between(DECODING_MARKS, decoding_table(ROWS.with_name("decoding.json"))) in text
 
 
 def test_the_table_of_methods_has_a_line_for_each_with_its_file() -> None:

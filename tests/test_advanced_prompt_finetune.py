@@ -23,7 +23,7 @@ def word_training(folder: Path, method: PromptFinetune, **changes: Any) -> Train
     """Return a training with a tokenizer for which each label is a single token, not yet run."""
     path = save_llama(folder / "tiny.pt", random_llama(**({"vocab_size": 120, "max_seq_len": 64} | changes)))
     tokenizer: Any = WordTokenizer()
-    classifier = Classifier(path, 2, tokenizer.pad_id, dropout=0.3)
+    classifier = Classifier(path, 2, dropout=0.3)
     return Training(classifier, tokenizer, tiny_task(), [method], Recipe(batch_size=4, lr=1e-3, epochs=1))
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import finetune
 from checkpoint import load_torch_file, read_checkpoint, save_torch_file
 from errors import TrainingError
-from finetune import EpochResult, predict
+from finetune import EpochResult, predict, score
 from inference.fast_adamw import FastAdamW
 from optimizer import AdamW
 from sentiment_data import make_batches
@@ -154,6 +154,21 @@ def test_predictions_come_in_the_order_of_the_rows_without_dropout(tmp_path: Pat
     rows = examples(11).ids
     alone = [int(classifier.eval()(torch.tensor([row])).argmax()) for row in rows]
     assert predict(classifier.train(), rows, 4, 3, bucketed=bucketed) == alone
+
+
+def test_scores_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    classifier = make_finetuner(tmp_path).classifier
+    rows = examples(11).ids
+    with torch.inference_mode():
+        alone = torch.cat([classifier.eval()(torch.tensor([row])) for row in rows])
+    torch.testing.assert_close(score(classifier.train(), rows, 4, 3, bucketed=True), alone)
+
+
+def test_of_no_rows_there_are_no_predictions_and_no_scores(tmp_path: Path) -> None:
+    classifier = make_finetuner(tmp_path).classifier
+    assert predict(classifier, [], 4, 3, bucketed=True) == []
+    with pytest.raises(ValueError, match="no rows to score"):
+        score(classifier, [], 4, 3, bucketed=True)
 
 
 @pytest.mark.parametrize("damage", ["history", "rng", "classifier"])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import CheckpointError
-from safetensors_file import DTYPES, read_safetensors, write_safetensors
+from safetensors_file import DTYPES, read_metadata, read_safetensors, write_safetensors
 from utils import sha256_of
 
 Header = dict[str, Any]
@@ -140,6 +140,23 @@ def test_the_header_fills_whole_words_so_that_numbers_are_aligned(tmp_path: Path
         write_safetensors(tmp_path / "a.safetensors", {name: torch.ones(1)})
         (length,) = struct.unpack("<Q", (tmp_path / "a.safetensors").read_bytes()[:8])
         assert length % 8 == 0
+
+
+def test_what_a_file_says_about_itself_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, {"w": torch.zeros(2)}, {"methods": "Lora()"})
+    assert read_metadata(path) == {"methods": "Lora()"}
+    write_safetensors(path, {"w": torch.zeros(2)})
+    assert read_metadata(path) == {}
+
+
+def test_a_file_whose_words_about_itself_are_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_metadata(path)
+    path.write_bytes(assemble({"__metadata__": {"step": 1}}, b""))
+    with pytest.raises(CheckpointError, match="__metadata__ holds something else than strings"):
+        read_metadata(path)
 
 
 def test_a_dtype_that_the_format_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def tiny_classifier(folder: Path, tokenizer: Tokenizer, dropout: float = 0.0, **
     path = save_llama(folder / "tiny.pt", random_llama(**({"vocab_size": tokenizer.n_words} | changes)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Classifier(path, len(LABEL_NAMES), tokenizer.pad_id, dropout)
+        return Classifier(path, len(LABEL_NAMES), dropout)
 
 
 def tiny_training(
