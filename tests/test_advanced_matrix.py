@@ -125,6 +125,7 @@ def test_a_block_of_several_checkpoints_has_all_runs_with_each(tmp_path: Path) -
 
 
 SMALL = ("stories260K", "storybook")
+HYBRID = ("mean-pooling", "cosine", "hybrid")
 # Wise-ft needs a head that knows something, and demonstrations with the long question do not fit in a small context.
 IN_COMPANY = {"wise-ft": ("prompt-finetune", "wise-ft"), "few-shot": ("zero-shot", "few-shot")}
 
@@ -166,24 +167,39 @@ def test_every_training_on_a_small_checkpoint_has_a_plain_one_as_long_beside_it(
     assert {settings(run) for run in runs if run.methods == report.PLAIN} == {settings(run) for run in runs}
 
 
-def tuned() -> dict[tuple[str, tuple[str, ...]], dict[float, float]]:
-    """Return the accuracies by learning rate of each checkpoint and combination of methods that was tuned."""
-    found: dict[tuple[str, tuple[str, ...]], dict[float, float]] = {}
+def tuned() -> dict[tuple[str, tuple[str, ...], int], dict[float, float]]:
+    """Return the accuracies by learning rate of each checkpoint, methods and number of epochs that were tuned."""
+    found: dict[tuple[str, tuple[str, ...], int], dict[float, float]] = {}
     for row in read_rows(TUNING):
-        of_rate = found.setdefault((row["checkpoint"], tuple(row["methods"])), {})
+        of_rate = found.setdefault((row["checkpoint"], tuple(row["methods"]), row["recipe"]["epochs"]), {})
         of_rate[row["recipe"]["lr"]] = row["accuracy"]["selection"]
     return found
 
 
-@pytest.mark.parametrize(("checkpoint", "methods"), tuned())
+def rates_of_the_plan() -> dict[tuple[str, tuple[str, ...], int], set[float]]:
+    """Return the learning rates that the plan has for SST, by checkpoint, methods and number of epochs."""
+    found: dict[tuple[str, tuple[str, ...], int], set[float]] = {}
+    for run in of_small_checkpoints(read_plan()):
+        if run.checkpoint and run.task == "sst" and METHODS[run.methods[0]].kind == "finetuning":
+            found.setdefault((run.checkpoint.stem, run.methods, run.recipe.epochs), set()).add(run.recipe.lr)
+    return found
+
+
+@pytest.mark.parametrize("case", tuned())
 def test_the_learning_rates_of_the_plan_are_the_best_of_those_that_were_tried(
-    checkpoint: str, methods: tuple[str, ...]
+    case: tuple[str, tuple[str, ...], int],
 ) -> None:
-    tried = tuned()[checkpoint, methods]
-    runs = [run for run in of_small_checkpoints(read_plan()) if (run.task, run.methods) == ("sst", methods)]
-    (rate,) = {run.recipe.lr for run in runs if run.checkpoint and run.checkpoint.stem == checkpoint}
+    tried = tuned()[case]
+    (rate,) = rates_of_the_plan()[case]
     assert rate in tried, f"{rate} was not tried: {tried}"
     assert tried[rate] == max(tried.values()), f"{rate} is not the best: {tried}"
+
+
+def test_what_was_not_tuned_has_the_rate_of_what_it_is_compared_with() -> None:
+    plan, like = rates_of_the_plan(), {("linear",): ("cosine",), HYBRID: HYBRID[:-1]}
+    for (checkpoint, methods, epochs), rates in plan.items():
+        if (checkpoint, methods, epochs) not in tuned():
+            assert rates == plan[checkpoint, like.get(methods, report.PLAIN), epochs], (checkpoint, methods, epochs)
 
 
 # ---------------------------------------------------------------------------------------------------- doing it
