@@ -167,28 +167,30 @@ def test_every_training_on_a_small_checkpoint_has_a_plain_one_as_long_beside_it(
     assert {settings(run) for run in runs if run.methods == report.PLAIN} == {settings(run) for run in runs}
 
 
-def tuned() -> dict[tuple[str, tuple[str, ...], int], dict[float, float]]:
-    """Return the accuracies by learning rate of each checkpoint, methods and number of epochs that were tuned."""
-    found: dict[tuple[str, tuple[str, ...], int], dict[float, float]] = {}
+Case = tuple[str, str, tuple[str, ...], int]  # task, checkpoint, methods, epochs
+
+
+def tuned() -> dict[Case, dict[float, float]]:
+    """Return the accuracies by learning rate of everything that was tuned."""
+    found: dict[Case, dict[float, float]] = {}
     for row in read_rows(TUNING):
-        of_rate = found.setdefault((row["checkpoint"], tuple(row["methods"]), row["recipe"]["epochs"]), {})
-        of_rate[row["recipe"]["lr"]] = row["accuracy"]["selection"]
+        case = row["task"], row["checkpoint"], tuple(row["methods"]), row["recipe"]["epochs"]
+        found.setdefault(case, {})[row["recipe"]["lr"]] = row["accuracy"]["selection"]
     return found
 
 
-def rates_of_the_plan() -> dict[tuple[str, tuple[str, ...], int], set[float]]:
-    """Return the learning rates that the plan has for SST, by checkpoint, methods and number of epochs."""
-    found: dict[tuple[str, tuple[str, ...], int], set[float]] = {}
+def rates_of_the_plan() -> dict[Case, set[float]]:
+    """Return the learning rates that the plan has for each training on a small checkpoint."""
+    found: dict[Case, set[float]] = {}
     for run in of_small_checkpoints(read_plan()):
-        if run.checkpoint and run.task == "sst" and METHODS[run.methods[0]].kind == "finetuning":
-            found.setdefault((run.checkpoint.stem, run.methods, run.recipe.epochs), set()).add(run.recipe.lr)
+        if run.checkpoint and METHODS[run.methods[0]].kind == "finetuning":
+            case = run.task, run.checkpoint.stem, run.methods, run.recipe.epochs
+            found.setdefault(case, set()).add(run.recipe.lr)
     return found
 
 
 @pytest.mark.parametrize("case", tuned())
-def test_the_learning_rates_of_the_plan_are_the_best_of_those_that_were_tried(
-    case: tuple[str, tuple[str, ...], int],
-) -> None:
+def test_the_learning_rates_of_the_plan_are_the_best_of_those_that_were_tried(case: Case) -> None:
     tried = tuned()[case]
     (rate,) = rates_of_the_plan()[case]
     assert rate in tried, f"{rate} was not tried: {tried}"
@@ -197,9 +199,9 @@ def test_the_learning_rates_of_the_plan_are_the_best_of_those_that_were_tried(
 
 def test_what_was_not_tuned_has_the_rate_of_what_it_is_compared_with() -> None:
     plan, like = rates_of_the_plan(), {("linear",): ("cosine",), HYBRID: HYBRID[:-1]}
-    for (checkpoint, methods, epochs), rates in plan.items():
-        if (checkpoint, methods, epochs) not in tuned():
-            assert rates == plan[checkpoint, like.get(methods, report.PLAIN), epochs], (checkpoint, methods, epochs)
+    for (task, checkpoint, methods, epochs), rates in plan.items():
+        if (task, checkpoint, methods, epochs) not in tuned():
+            assert rates == plan[task, checkpoint, like.get(methods, report.PLAIN), epochs]
 
 
 # ---------------------------------------------------------------------------------------------------- doing it
