@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import MissingDependency
+from errors import MissingDependency, UsageError
 from utils import atomic_path
 
 if TYPE_CHECKING:
@@ -61,7 +61,12 @@ def empty_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Any, path: Path) -> None:
-    """Write the figure, atomically."""
+def save_figure(figure: Any, path: Path, description: str = "") -> None:
+    """Write the figure as PNG, atomically; what it shows can be described in a text that the file carries.
+
+    Raises UsageError for a file of another name.
+    """
+    if path.suffix != ".png":
+        raise UsageError(f"{path}: the picture is a PNG, name a file that ends in .png")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Description": description} if description else None)

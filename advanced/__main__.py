@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--rows", type=Path, default=ROWS, metavar="FILE", help="default: %(default)s")
     table.add_argument("--readme", type=Path, default=HERE / "README.md", metavar="FILE", help="default: %(default)s")
     table.set_defaults(call=_table)
+    _add_plot(verbs)
     _add_decode(verbs)
     gguf = verbs.add_parser(
         "import-gguf",
@@ -94,6 +95,21 @@ def _add_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def _learning_rates() -> str:
     """Return which methods have a learning rate of their own."""
     return ", ".join(f"{entry.lr:g} for {name}" for name, entry in METHODS.items() if entry.lr)
+
+
+def _add_plot(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe `plot`."""
+    plot = verbs.add_parser(
+        "plot",
+        help="draw what each training gained over plain finetuning",
+        description="Draw what each training gained over plain finetuning, with its standard error, from the rows.",
+        epilog="example: python -m advanced plot --rows advanced-results.jsonl --out gains.png",
+    )
+    add = plot.add_argument
+    add("--rows", type=Path, default=ROWS, metavar="FILE", help="default: %(default)s")
+    add("--task", choices=TASKS, default="sst", help="the data; default: %(default)s")
+    add("--out", type=Path, default=HERE / "gains.png", metavar="FILE.png", help="default: %(default)s")
+    plot.set_defaults(call=_plot)
 
 
 def _add_matrix(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -155,6 +171,16 @@ def _table(args: argparse.Namespace) -> int:
     from advanced.report import update
 
     update(args.readme, args.rows)
+    return 0
+
+
+def _plot(args: argparse.Namespace) -> int:
+    """Draw the results."""
+    from advanced.plot import plot_gains
+    from advanced.rows import read_rows
+
+    plot_gains(read_rows(args.rows), args.task, args.out)
+    print(f"wrote {args.out}")
     return 0
 
 

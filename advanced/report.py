@@ -7,7 +7,7 @@ beside plain finetuning; what it cost; and whether it beats a bag of words.
 import json
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,11 +176,11 @@ def _table(groups: Sequence[Group], baselines: Sequence[Group]) -> str:
         name = f"**{_name(group.first)}**" if group is best else _name(group.first)
         mean = group.mean("dev")
         verdict = "below a bag of words" if group not in baselines and mean is not None and mean < bar else ""
-        lines.append(f"| {' | '.join([name, *_cells(group, _beside(group, plain)), verdict])} |")
+        lines.append(f"| {' | '.join([name, *_cells(group, beside(group, plain)), verdict])} |")
     return "\n".join(lines) + "\n"
 
 
-def _beside(group: Group, plain: Sequence[Group]) -> Group | None:
+def beside(group: Group, plain: Sequence[Group]) -> Group | None:
     """Return the plain finetuning that a group is compared with: as long, in batches of as many, of the same weights.
 
     Asking has no length: it is compared with the first. Plain finetuning and baselines are compared with none.
@@ -191,7 +191,7 @@ def _beside(group: Group, plain: Sequence[Group]) -> Group | None:
     return next((other for other in plain if other.training[:shared] == group.training[:shared]), None)
 
 
-def _cells(group: Group, beside: Group | None) -> list[str]:
+def _cells(group: Group, plain: Group | None) -> list[str]:
     """Return a group's cells between its name and the verdict."""
     rows, recipe = group.rows, group.first["recipe"]
     is_trained = group.kind == "finetuning"
@@ -201,7 +201,7 @@ def _cells(group: Group, beside: Group | None) -> list[str]:
         f"{recipe['lr']:g}" if is_trained else "",
         str(len({row["seed"] for row in rows})),
         *(_mean(group.accuracies(part).values()) for part in SCORED),
-        _difference(group.accuracies("dev"), beside.accuracies("dev")) if beside else "",
+        _difference(group, plain) if plain else "",
         f"{trained:,.0f}" if trained else "",
         *(_megabytes([row.get(size) for row in rows]) for size in ("saved_bytes", "held_bytes", "peak_bytes")),
         f"{statistics.mean(row['cpu_seconds'] for row in rows):.0f} s",
@@ -216,21 +216,31 @@ def _mean(values: Iterable[float]) -> str:
     return f"{statistics.mean(found):.3f}" + (f" ({statistics.stdev(found):.3f})" if len(found) > 1 else "")
 
 
-def _difference(ours: Mapping[int, float], plain: Mapping[int, float]) -> str:
-    """Return how much more is right than plainly, with its standard error where both have two seeds or more.
+def gain(group: Group, plain: Group, part: Part) -> tuple[float, float | None] | None:
+    """Return how much more of a part is right than plainly, and the standard error where both have two seeds or more.
 
-    With the same seeds, it is the mean of the differences seed by seed; with others, the difference of the means.
+    With the same seeds, it is the mean of the differences seed by seed; with others, the difference of the means. It is
+    None where a label is a placeholder.
     """
-    if not ours or not plain:
+    ours, others = group.accuracies(part), plain.accuracies(part)
+    if not ours or not others:
+        return None
+    mean = statistics.mean(ours.values()) - statistics.mean(others.values())
+    if min(len(ours), len(others)) < 2:
+        return mean, None
+    if ours.keys() == others.keys():
+        return mean, _standard_error([value - others[seed] for seed, value in ours.items()])
+    return mean, math.hypot(_standard_error(ours.values()), _standard_error(others.values()))
+
+
+def _difference(group: Group, plain: Group) -> str:
+    """Return what a group gained on dev, with its standard error if it has one."""
+    found = gain(group, plain, "dev")
+    if found is None:
         return ""
-    mean = f"{statistics.mean(ours.values()) - statistics.mean(plain.values()):+.3f}".replace("-", "−")
-    if min(len(ours), len(plain)) < 2:
-        return mean
-    if ours.keys() == plain.keys():
-        error = _standard_error([value - plain[seed] for seed, value in ours.items()])
-    else:
-        error = math.hypot(_standard_error(ours.values()), _standard_error(plain.values()))
-    return f"{mean} ± {error:.3f}"
+    mean, error = found
+    text = f"{mean:+.3f}".replace("-", "−")
+    return text if error is None else f"{text} ± {error:.3f}"
 
 
 def _standard_error(values: Collection[float]) -> float:

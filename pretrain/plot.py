@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from errors import DataError, UsageError
+from errors import DataError
 from plots import empty_figure, save_figure
 
 LOG = "log.jsonl"
@@ -40,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the curves of the runs. Raises a MinLlamaError for a log that cannot be read."""
     out = args.out or _log_of(args.runs[0]).parent / PICTURE
-    if out.suffix != ".png":
-        raise UsageError(f"{out}: the picture is a PNG, name a file that ends in .png")
     plot_runs(args.runs, out)
     print(f"wrote {out}")
     return 0
@@ -50,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
     """Write the picture of the runs' curves to `out`, as PNG.
 
-    Raises DataError if a log is missing or broken, and MissingDependency if matplotlib is not installed.
+    Raises DataError if a log is missing or broken, UsageError if `out` is no PNG, and MissingDependency if matplotlib
+    is not installed.
     """
     save_figure(draw_runs(runs), out)
 

@@ -5,6 +5,7 @@ Run only this file: `python -m pytest tests/test_setup.py`.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,8 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=60,
-            start_new_session=True,  # one that a stub may interrupt
+            start_new_session=True,  # one that a stub may interrupt, also where the tests run in the background
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def calls(self) -> list[str]:
