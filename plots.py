@@ -61,12 +61,13 @@ def empty_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Any, path: Path, description: str = "") -> None:
-    """Write the figure as PNG, atomically; what it shows can be described in a text that the file carries.
-
-    Raises UsageError for a file of another name.
-    """
+def require_png(path: Path) -> None:
+    """Raise UsageError unless a picture's file is named .png; called before the work that it would show."""
     if path.suffix != ".png":
         raise UsageError(f"{path}: the picture is a PNG, name a file that ends in .png")
+
+
+def save_figure(figure: Any, path: Path, description: str = "") -> None:
+    """Write the figure as PNG, atomically; what it shows can be described in a text that the file carries."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Description": description} if description else None)

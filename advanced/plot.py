@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advanced.report import PLAIN, Group, beside, gain, groups_of
+from advanced.report import Group, beside, gain, groups_of
 from advanced.rows import Row
 from advanced.task import Part
 from errors import DataError
-from plots import empty_figure, save_figure
+from plots import empty_figure, require_png, save_figure
 
-MARKERS: dict[Part, str] = {"dev": "o", "test": "s"}
+MARKS: dict[Part, tuple[str, float]] = {"dev": ("o", -0.15), "test": ("s", 0.15)}  # and how far below the line
 Gain = tuple[float, float]  # mean and standard error, as shares of sentences
 
 
@@ -38,10 +38,9 @@ def lines_of(rows: Iterable[Row], task: str) -> dict[str, list[Line]]:
     A line has a plain finetuning as long beside it, and both have two seeds or more.
     """
     groups = [group for group in groups_of(rows) if group.first["task"] == task and group.kind == "finetuning"]
-    plain = [group for group in groups if group.methods == PLAIN]
     found: dict[str, list[Line]] = {}
     for group in groups:
-        reference = beside(group, plain)
+        reference = beside(group, groups)
         gains = _gains(group, reference) if reference else {}
         if "dev" in gains:
             found.setdefault(group.first["checkpoint"], []).append(Line(_name(group), gains))
@@ -54,6 +53,7 @@ def plot_gains(rows: Iterable[Row], task: str, path: Path) -> None:
     Raises DataError if there is nothing to compare, UsageError if `path` is no PNG, and MissingDependency if matplotlib
     is not installed.
     """
+    require_png(path)
     lines = lines_of(rows, task)
     save_figure(draw(lines, task), path, description=as_text(lines))
 
@@ -76,11 +76,11 @@ def draw(lines: Mapping[str, list[Line]], task: str) -> Any:
 
 def _draw_panel(axes: Any, lines: list[Line]) -> None:
     """Draw the gains from top to bottom, dev a little above test."""
-    for part, marker in MARKERS.items():
+    for part, (marker, below) in MARKS.items():
         shown = [(place, line.gains[part]) for place, line in enumerate(lines) if part in line.gains]
         axes.errorbar(
             [mean for _, (mean, _) in shown],
-            [place + (-0.15 if part == "dev" else 0.15) for place, _ in shown],
+            [place + below for place, _ in shown],
             xerr=[error for _, (_, error) in shown],
             fmt=marker,
             markersize=4,
@@ -95,7 +95,7 @@ def _draw_panel(axes: Any, lines: list[Line]) -> None:
 
 def _gains(group: Group, reference: Group) -> dict[Part, Gain]:
     """Return the gains on the parts where they are known and have an error."""
-    found = {part: gain(group, reference, part) for part in MARKERS}
+    found = {part: gain(group, reference, part) for part in MARKS}
     return {part: (value[0], value[1]) for part, value in found.items() if value and value[1] is not None}
 
 

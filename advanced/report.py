@@ -168,7 +168,6 @@ def _name(row: Row) -> str:
 
 def _table(groups: Sequence[Group], baselines: Sequence[Group]) -> str:
     """Return one table: the bags of words first, and in bold what is best on the selection part."""
-    plain = [group for group in groups if group.methods == PLAIN]
     bar = max((group.mean("dev") or 0.0 for group in baselines), default=0.0)
     best = max(groups, key=lambda group: group.mean("selection") or 0.0)
     lines = [f"| {' | '.join(HEADS)} |", RULE]
@@ -176,18 +175,19 @@ def _table(groups: Sequence[Group], baselines: Sequence[Group]) -> str:
         name = f"**{_name(group.first)}**" if group is best else _name(group.first)
         mean = group.mean("dev")
         verdict = "below a bag of words" if group not in baselines and mean is not None and mean < bar else ""
-        lines.append(f"| {' | '.join([name, *_cells(group, beside(group, plain)), verdict])} |")
+        lines.append(f"| {' | '.join([name, *_cells(group, beside(group, groups)), verdict])} |")
     return "\n".join(lines) + "\n"
 
 
-def beside(group: Group, plain: Sequence[Group]) -> Group | None:
-    """Return the plain finetuning that a group is compared with: as long, in batches of as many, of the same weights.
+def beside(group: Group, groups: Iterable[Group]) -> Group | None:
+    """Return the plain finetuning among `groups` that one is compared with: as long, in batches as large, same weights.
 
     Asking has no length: it is compared with the first. Plain finetuning and baselines are compared with none.
     """
     if group.kind == "baseline" or group.methods == PLAIN:
         return None
     shared = 1 if group.kind == "zero-shot" else None  # the weights alone, or all
+    plain = (other for other in groups if other.methods == PLAIN)
     return next((other for other in plain if other.training[:shared] == group.training[:shared]), None)
 
 

@@ -205,9 +205,12 @@ def _describe_evaluate(verbs: "Verbs") -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Print a table of scores, and how much of the samples is copied."""
+    from plots import require_png
     from pretrain import evaluate
     from pretrain.corpus import read_documents
 
+    if args.plot:
+        require_png(args.plot)
     if bool(args.samples) != bool(args.corpus):
         raise UsageError("--samples and --corpus belong together: what was written, and what it may be copied from")
     scores = [score for path in args.checkpoints for score in evaluate.evaluate(path, args.data, args.context)]

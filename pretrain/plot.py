@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import DataError
-from plots import empty_figure, save_figure
+from plots import empty_figure, require_png, save_figure
 
 LOG = "log.jsonl"
 PICTURE = "curves.png"
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the curves of the runs. Raises a MinLlamaError for a log that cannot be read."""
     out = args.out or _log_of(args.runs[0]).parent / PICTURE
+    require_png(out)
     plot_runs(args.runs, out)
     print(f"wrote {out}")
     return 0
@@ -48,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
     """Write the picture of the runs' curves to `out`, as PNG.
 
-    Raises DataError if a log is missing or broken, UsageError if `out` is no PNG, and MissingDependency if matplotlib
-    is not installed.
+    Raises DataError if a log is missing or broken, and MissingDependency if matplotlib is not installed.
     """
     save_figure(draw_runs(runs), out)
 

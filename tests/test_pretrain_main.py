@@ -124,6 +124,11 @@ def test_samples_need_a_corpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("error: --samples and --corpus belong together")
 
 
+def test_a_picture_that_is_no_png_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "missing.pt", "--data", "missing", "--plot", "curve.pdf"]) == 2
+    assert capsys.readouterr().err.startswith("error: curve.pdf: the picture is a PNG")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
